@@ -41,14 +41,16 @@ pub async fn run(
         let wanted = wanted(&compiler.lock(), &batch);
         secrets.ready(wanted).await;
         let rejected = take(&mut compiler.lock(), std::mem::take(&mut batch.views));
+        let from_disk = batch.origin == Origin::LastGood;
+        let stays = if from_disk { "there is none" } else { "its last good version stays" };
         for one in &rejected {
-            tracing::warn!(kind = one.kind.as_str(), name = %one.name, field = %one.field, reason = %one.reason, "a resource is refused; its last good version stays");
-        }
-        if batch.origin == Origin::LastGood {
-            tracing::info!("running on the last good configuration from disk until a control plane answers");
+            tracing::warn!(kind = one.kind.as_str(), name = %one.name, field = %one.field, reason = %one.reason, "a resource is refused; {stays}");
         }
         held_back = batch.whole && !rejected.is_empty();
         if !held_back {
+            if from_disk {
+                tracing::info!("running on the last good configuration from disk until a control plane answers");
+            }
             publish();
         }
         batch.reject(rejected);
@@ -87,8 +89,12 @@ fn take(compiler: &mut Compiler, views: Vec<Vec<TypedUpdate>>) -> Vec<InvalidRes
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use heddle_xds::client::SetResource;
-    use heddle_xds::model::{Kind, PluginConf, PluginOrigin, Resource, Route, RouteMatch};
+    use heddle_xds::client::envoy::EnvoySource;
+    use heddle_xds::client::{ClientConfig, ClientStatus, Held, Holdings, SetResource, save};
+    use heddle_xds::codec::encode_body;
+    use heddle_xds::link::Connector;
+    use heddle_xds::model::{Kind, Listener, PluginConf, PluginOrigin, Resource, Route, RouteMatch};
+    use heddle_xds::protocol::NodeInfo;
     use serde_json::json;
     use tokio::sync::oneshot;
 
@@ -145,5 +151,43 @@ mod tests {
         assert_eq!(told(whole(guarded.clone())).await.1, 2);
         assert_eq!(told(Batch::new(Origin::ControlPlane, Vec::new())).await, (vec![], 3), "nothing is said instead");
         assert_eq!(told(Batch::new(Origin::ControlPlane, guarded)).await, (vec!["guard".to_owned()], 3));
+    }
+
+    #[tokio::test]
+    async fn a_listener_from_disk_without_the_route_that_keeps_out_is_never_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("last-good");
+        let mut disk = Holdings::default();
+        let mut keep = |resource: Resource| {
+            let held = Held { version: "1".into(), body: encode_body(&resource) };
+            disk.insert(resource.kind(), resource.name().clone(), held);
+        };
+        for (listener, guard) in [("a", "("), ("b", "^/b")] {
+            keep(Resource::Listener(Listener::new(listener, ([127, 0, 0, 1], 1).into())));
+            for (name, pattern) in [("guard", guard), ("open", "^/x")] {
+                let Resource::Route(mut at) = route(&format!("{listener}/{name}"), pattern).resource else { continue };
+                at.matches.vars = Some(Arc::new(json!([["listener", "==", listener]])));
+                keep(Resource::Route(at));
+            }
+        }
+        save(&path, &disk).unwrap();
+
+        let pool = upstream::Clusters::new(Arc::default(), None, tokio::runtime::Handle::current());
+        let references = References::new(Arc::new(|_: &str| None), "".into(), Outbound::default());
+        let kept = references.keep().unwrap();
+        let mut compiler = Compiler::new(1, pool, Outbound::default(), references);
+        let (sender, _tables) = watch::channel(compiler.tables());
+        let (seen, mut all) = mpsc::unbounded_channel();
+        let (updates, batches) = mpsc::channel(1);
+        let note = move |tables: &Arc<Tables>| drop(seen.send((tables.listeners.keys().cloned().collect(), tables.routes.len())));
+        tokio::spawn(super::run(batches, Arc::new(Mutex::new(compiler)), kept, sender, note));
+        let config = ClientConfig::new(NodeInfo::default(), Connector::tcp("127.0.0.1:1").unwrap());
+        let config = ClientConfig { envoy: Some(EnvoySource::followed("".into())), last_good: Some(path), ..config };
+        let (status, mut told) = watch::channel(ClientStatus::default());
+        tokio::spawn(heddle_xds::client::run(config, updates, status, fastrand::Rng::with_seed(1)));
+        told.wait_for(|status| status.failures > 0).await.unwrap();
+        let first: (Vec<Arc<str>>, usize) = all.recv().await.unwrap();
+        assert_eq!(first, (vec!["b".into()], 2), "not even for a moment");
+        assert!(all.is_empty() && !told.borrow().last_good);
     }
 }

@@ -180,6 +180,8 @@ pub struct Attempt {
     pub endpoint: Rc<EndpointName>,
     /// Status, `None` when it failed before one.
     pub status: Option<u16>,
+    /// What it is judged by, see [`ResponseHead::outcome`]: another one than the status where a refusal is told in the words of gRPC.
+    pub outcome: Option<u16>,
     /// Connecting, zero when a pooled connection was used.
     pub connect: Duration,
     /// Until the response head.

@@ -212,6 +212,15 @@ impl Response {
         Response { head: answer.head, body: Body::from(answer.body), reason, ..Response::default() }
     }
 
+    /// The same, in the words of gRPC where a call of it is answered.
+    pub fn told(reason: Reason, calls_grpc: bool) -> Response {
+        let mut response = Response::of(reason);
+        if calls_grpc {
+            response.tell_grpc();
+        }
+        response
+    }
+
     /// Says a refusal or failure of ours in the words of gRPC, all of it in the head: clients of gRPC read no other answer, and no body of one. What was
     /// successful, or is the upstream's, stays.
     pub fn tell_grpc(&mut self) {

@@ -164,6 +164,7 @@ mod tests {
             x.attempts.push(Attempt {
                 endpoint: EndpointName::new("".into(), SocketAddr::from(([127, 0, 0, 1], port))),
                 status: Some(200),
+                outcome: Some(200),
                 connect: Duration::ZERO,
                 header: None,
                 total: None,

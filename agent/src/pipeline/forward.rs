@@ -237,6 +237,7 @@ fn answered(x: &mut Exchange, endpoint: &EndpointHandle, response: UpstreamRespo
     x.attempts.push(Attempt {
         endpoint: endpoint.name().clone(),
         status: Some(response.head.status),
+        outcome: Some(response.head.outcome()),
         connect: response.connect,
         header: Some(response.header),
         total: None,
@@ -251,6 +252,7 @@ fn failed(x: &mut Exchange, endpoint: &EndpointHandle, error: &UpstreamError, be
     x.attempts.push(Attempt {
         endpoint: endpoint.name().clone(),
         status: None,
+        outcome: None,
         connect: Duration::ZERO,
         header: None,
         total: Some(clock::now().saturating_duration_since(began)),

@@ -146,7 +146,7 @@ pub struct ClientStatus {
     pub last_contact: Option<SystemTime>,
     /// Every kind that is asked for was answered by a control plane at least once since the start.
     pub synced: bool,
-    /// Something was loaded from disk.
+    /// What was on disk is in use, all of it that can be used; where a listener of it closed (Envoy's types), not before a control plane has said more.
     pub last_good: bool,
     /// Failed attempts since the last answer.
     pub failures: u32,

@@ -47,7 +47,7 @@ pub async fn run(
         return envoy::run(config, source, updates, status, dice).await;
     }
     let mut session = Session::new(config, updates, status);
-    let Ok(mut holdings) = session.start_from_disk(|_| {}).await else { return };
+    let Ok(mut holdings) = session.start_from_disk().await else { return };
     session.adopt(&mut holdings);
     let asked = Asked::new(session.config.interests.clone());
     match session.config.dialect {
@@ -82,30 +82,32 @@ impl Session {
         Session { config, updates, save_at: None, status, answered: Default::default(), asked: [true; Kind::ALL.len()] }
     }
 
-    /// Hands what was held at the last run to the consumer, without what `sift` drops of it. What it refuses is asked for again.
-    pub(super) async fn start_from_disk(&mut self, sift: impl FnOnce(&mut Holdings)) -> Result<Holdings, End> {
-        let Some(path) = self.config.last_good.clone() else { return Ok(Holdings::default()) };
-        let loaded = tokio::task::spawn_blocking(move || last_good::load(&path)).await;
-        let mut holdings = match loaded {
-            Ok(Ok(Some(holdings))) => holdings,
-            Ok(Ok(None)) => return Ok(Holdings::default()),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "starting without the last good configuration");
-                return Ok(Holdings::default());
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the last good configuration was not read");
-                return Ok(Holdings::default());
-            }
-        };
-        sift(&mut holdings);
+    /// Hands what was held at the last run to the consumer. What it refuses is asked for again.
+    async fn start_from_disk(&mut self) -> Result<Holdings, End> {
+        let Some(mut holdings) = self.load().await else { return Ok(Holdings::default()) };
         let updates = holdings.updates();
         let unread: Vec<InvalidResource> = updates.iter().flat_map(|update| update.rejected.iter().cloned()).collect();
         let refused = self.deliver(Origin::LastGood, vec![updates]).await?;
         holdings.forget(&unread);
         holdings.forget(&refused);
-        self.status.send_modify(|status| status.last_good = true);
+        self.loaded();
         Ok(holdings)
+    }
+
+    /// What was held at the last run, where that can be read.
+    pub(super) async fn load(&self) -> Option<Holdings> {
+        let path = self.config.last_good.clone()?;
+        match tokio::task::spawn_blocking(move || last_good::load(&path)).await {
+            Ok(Ok(holdings)) => return holdings,
+            Ok(Err(error)) => tracing::warn!(%error, "starting without the last good configuration"),
+            Err(error) => tracing::warn!(%error, "the last good configuration was not read"),
+        }
+        None
+    }
+
+    /// All that was held at the last run is in use.
+    pub(super) fn loaded(&self) {
+        self.status.send_modify(|status| status.last_good = true);
     }
 
     /// What is held of kinds that are asked for by name is wanted from the start; what is not asked for is not held.
@@ -166,24 +168,30 @@ impl Session {
     }
 
     /// Hands a view over of which nothing is used while a part of it is refused: what comes next says what instead.
-    pub(super) async fn offer(&mut self, view: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
-        self.judged(Batch::whole(Origin::ControlPlane, vec![view])).await
+    pub(super) async fn offer(&mut self, origin: Origin, view: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
+        self.judged(Batch::whole(origin, vec![view])).await
     }
 
-    /// Nothing comes instead: what was offered last is used without what was refused.
-    pub(super) async fn release(&mut self) -> Result<(), End> {
-        self.judged(Batch::new(Origin::ControlPlane, Vec::new())).await.map(drop)
+    /// What was offered last is used without what was refused, and with this instead.
+    pub(super) async fn release(&mut self, origin: Origin, instead: Vec<TypedUpdate>) -> Result<(), End> {
+        let views = if instead.is_empty() { Vec::new() } else { vec![instead] };
+        self.judged(Batch::new(origin, views)).await.map(drop)
     }
 
-    async fn judged(
+    pub(super) async fn judged(
         &mut self,
         (batch, verdict): (Batch, oneshot::Receiver<Vec<InvalidResource>>),
     ) -> Result<Vec<InvalidResource>, End> {
         let undecoded: usize = batch.updates().map(|update| update.rejected.len()).sum();
+        let is_told = batch.origin == Origin::ControlPlane;
         self.updates.send(batch).await.map_err(|_| End::Closed)?;
         let rejected = verdict.await.map_err(|_| End::Closed)?;
         for fault in &rejected {
-            tracing::warn!(%fault, "resource refused; its last good version stays");
+            if is_told {
+                tracing::warn!(%fault, "resource refused; its last good version stays");
+            } else {
+                tracing::warn!(%fault, "what was kept on disk cannot be used, and is missing until a control plane tells it");
+            }
         }
         let count = u64::try_from(undecoded + rejected.len()).unwrap_or(u64::MAX);
         self.status.send_modify(|status| status.rejected = status.rejected.saturating_add(count));

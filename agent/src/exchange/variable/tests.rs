@@ -146,6 +146,7 @@ fn identity_answer_and_tries_are_found() {
     let failed = Attempt {
         endpoint: EndpointName::new("a".into(), ([10, 0, 0, 1], 80).into()),
         status: None,
+        outcome: None,
         connect: Duration::from_millis(3),
         header: None,
         total: None,
@@ -153,7 +154,7 @@ fn identity_answer_and_tries_are_found() {
         broke: false,
     };
     x.attempts.push(failed.clone());
-    x.attempts.push(Attempt { status: Some(200), total: Some(Duration::from_millis(7)), ..failed });
+    x.attempts.push(Attempt { status: Some(200), outcome: Some(503), total: Some(Duration::from_millis(7)), ..failed });
     for (name, expected) in [
         ("consumer_name", "jack"),
         ("consumer_group_id", "staff"),

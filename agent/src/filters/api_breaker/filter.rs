@@ -115,8 +115,8 @@ impl ApiBreaker {
 
 /// What the upstream did at last; `None` when it was not asked, or not to its end because the client went away.
 fn seen(x: &Exchange) -> Option<Seen> {
-    let Attempt { status, failure, header, total, .. } = x.attempts.last()?;
-    let status = status.or(failure.filter(|reason| reason.is_upstream()).map(Reason::status))?;
+    let Attempt { outcome, failure, header, total, .. } = x.attempts.last()?;
+    let status = outcome.or(failure.filter(|reason| reason.is_upstream()).map(Reason::status))?;
     Some(Seen { status, took: header.or(*total).unwrap_or_default() })
 }
 

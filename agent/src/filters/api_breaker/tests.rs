@@ -28,6 +28,7 @@ fn attempt(status: Result<u16, Reason>, ms: u64) -> Attempt {
     Attempt {
         endpoint: EndpointName::new("node".into(), ([192, 0, 2, 9], 80).into()),
         status: status.ok(),
+        outcome: status.ok(),
         connect: Duration::ZERO,
         header: Some(Duration::from_millis(ms)),
         total: None,
@@ -45,6 +46,24 @@ fn ask(filter: &Arc<dyn Filter>, target: &str, status: Result<u16, Reason>) -> b
     }
     filter.log(&x);
     passes
+}
+
+#[test]
+fn a_refusal_in_the_words_of_grpc_counts_as_what_it_means() {
+    let counts = json!({"break_response_code": 502, "unhealthy": {"http_statuses": [503], "failures": 1}});
+    for config in [counts, json!({"expression": "ResponseCodeRatio(503, 504, 0, 600) > 0.3"})] {
+        paused(async {
+            let filter = filter("api-breaker", &config);
+            for outcome in [200, 503] {
+                later(0.2).await;
+                assert!(!opens(&filter), "{config}");
+                let mut x = get("h", "/");
+                x.attempts.push(Attempt { outcome: Some(outcome), ..attempt(Ok(200), 5) });
+                filter.log(&x);
+            }
+            assert!(opens(&filter), "{config}");
+        });
+    }
 }
 
 fn opens(filter: &Arc<dyn Filter>) -> bool {

@@ -22,7 +22,16 @@ fn endpoint(port: u16) -> Rc<EndpointName> {
 fn cookie_of(filter: &Arc<dyn Filter>, x: &mut Exchange, port: Option<u16>, status: Option<u16>) -> Option<String> {
     if let Some(port) = port {
         let (endpoint, connect) = (endpoint(port), Duration::ZERO);
-        x.attempts.push(Attempt { endpoint, status, connect, header: None, total: None, failure: None, broke: false });
+        x.attempts.push(Attempt {
+            endpoint,
+            status,
+            outcome: status,
+            connect,
+            header: None,
+            total: None,
+            failure: None,
+            broke: false,
+        });
     }
     let mut head = ResponseHead::new(200);
     filter.response_head(x, &mut head);

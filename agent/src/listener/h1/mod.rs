@@ -276,6 +276,7 @@ impl<S: Service> Connection<'_, S> {
 
     /// Runs the service, sends interim responses and watches the client meanwhile.
     async fn call(&mut self, call: Call) -> Result<Response, Gone> {
+        let calls_grpc = call.head.calls_grpc();
         let running = async { self.worker.service.call(&self.link.info, call).await };
         let mut running = std::pin::pin!(running);
         let (wire, interim) = (&self.wire, &self.interim);
@@ -294,7 +295,7 @@ impl<S: Service> Connection<'_, S> {
                 Caught::Polled(Poll::Pending) => {}
                 Caught::Panic => {
                     self.worker.counters.add(Count::Panics);
-                    return Poll::Ready(Ok(Response { close: true, ..Response::of(Reason::Internal) }));
+                    return Poll::Ready(Ok(Response { close: true, ..Response::told(Reason::Internal, calls_grpc) }));
                 }
             }
             let mut wire = wire.borrow_mut();
@@ -317,12 +318,9 @@ impl<S: Service> Connection<'_, S> {
         self.worker.service.refused(&self.link.info, &head, reason);
         let is_head = head.method == Method::Head;
         let facts = Facts { version: head.version, is_head, persists: false, upgrades: false, takes_trailers: false };
-        let mut response = Response::of(reason);
+        let mut response = Response::told(reason, head.calls_grpc());
         if self.link.site.listener.expose_reason {
             response.head.fields.append("x-heddle-reason", reason.flag());
-        }
-        if head.calls_grpc() {
-            response.tell_grpc();
         }
         self.worker.spare.take_back_head(head);
         self.respond(response, facts).await

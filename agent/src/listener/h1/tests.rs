@@ -513,6 +513,13 @@ async fn a_panic_ends_its_request_with_500_and_its_connection() {
         client.served.await.unwrap();
     })
     .await;
+    let panicking = Fake::new(|_| async { panic!("on purpose") });
+    story(panicking, async |mut client| {
+        client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc+proto\r\ncontent-length: 0\r\n\r\n").await;
+        let told = client.rest().await;
+        assert!(status(&told) == "200" && told.contains("grpc-status: 2\r\n"), "{told}");
+    })
+    .await;
 }
 
 /// Keeps what it was told and gives a head back.

@@ -138,6 +138,7 @@ fn prepare<S>(shared: &Shared<S>, request: Request, at: Instant, queue: &Rc<Inte
 
 /// Runs the service; `None` when the client has reset the stream.
 async fn run<S: Service>(shared: &Shared<S>, held: &Held, call: Call, interim: &InterimQueue) -> Option<Response> {
+    let calls_grpc = call.head.calls_grpc();
     let running = async { shared.worker.service.call(&shared.link.info, call).await };
     let mut running = std::pin::pin!(running);
     std::future::poll_fn(|cx| {
@@ -152,7 +153,7 @@ async fn run<S: Service>(shared: &Shared<S>, held: &Held, call: Call, interim: &
             Caught::Polled(Poll::Pending) => {}
             Caught::Panic => {
                 shared.worker.counters.add(Count::Panics);
-                return Poll::Ready(Some(Response::of(Reason::Internal)));
+                return Poll::Ready(Some(Response::told(Reason::Internal, calls_grpc)));
             }
         }
         while let Poll::Ready(head) = interim.poll_next(cx) {
@@ -168,12 +169,9 @@ async fn refuse<S: Service>(shared: &Shared<S>, held: &Held, head: &RequestHead,
     shared.worker.service.refused(&shared.link.info, head, reason);
     // Its client hears that it must come anew; elsewhere its other hosts go on.
     let close = reason == Reason::Misdirected && is_outdated(&shared.link);
-    let mut response = Response { close, ..Response::of(reason) };
+    let mut response = Response { close, ..Response::told(reason, head.calls_grpc()) };
     if shared.link.site.listener.expose_reason {
         response.head.fields.append("x-heddle-reason", reason.flag());
-    }
-    if head.calls_grpc() {
-        response.tell_grpc();
     }
     let asked = Asked { is_head: head.method == Method::Head, tunnels: false, held: 0, pulled: None };
     respond(shared, held, response, asked).await;

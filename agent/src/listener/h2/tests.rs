@@ -218,6 +218,15 @@ async fn a_panic_resets_nothing_but_its_own_request() {
         let (bad, _) = send.send_request(get("/bad"), true).unwrap();
         let (good, _) = send.send_request(get("/good"), true).unwrap();
         assert_eq!((bad.await.unwrap().status().as_u16(), good.await.unwrap().status().as_u16()), (500, 200));
+        let mut call = get("/bad");
+        call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        let (told, _) = send.send_request(call, true).unwrap();
+        let told = told.await.unwrap();
+        assert_eq!(
+            (told.status().as_u16(), &told.headers()["grpc-status"]),
+            (200, &"2".parse().unwrap()),
+            "clients of gRPC read nothing else"
+        );
     })
     .await;
 }

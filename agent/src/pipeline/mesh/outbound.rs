@@ -330,7 +330,7 @@ fn tunnelled(far: Box<dyn Tunnel>) -> Served {
 }
 
 fn attempt(endpoint: Rc<EndpointName>, connect: std::time::Duration, failure: Option<Reason>) -> Attempt {
-    Attempt { endpoint, status: None, connect, header: None, total: None, failure, broke: false }
+    Attempt { endpoint, status: None, outcome: None, connect, header: None, total: None, failure, broke: false }
 }
 
 /// What a peer is told that opaque bytes are for: the service, and the port on which it was called.

@@ -40,6 +40,7 @@ impl Pipeline {
         x.attempts.push(Attempt {
             endpoint: EndpointName::new(address.ip().to_string().into(), address),
             status: None,
+            outcome: None,
             connect: clock::now().saturating_duration_since(began),
             header: None,
             total: None,

@@ -92,7 +92,16 @@ fn pick<'s>(shares: &'s [TcpShare], dice: &mut fastrand::Rng) -> Option<&'s TcpS
 
 fn attempt(endpoint: &EndpointHandle, connect: Duration, failed: Option<(Reason, Duration)>) -> Attempt {
     let (failure, total) = failed.unzip();
-    Attempt { endpoint: endpoint.name().clone(), status: None, connect, header: None, total, failure, broke: false }
+    Attempt {
+        endpoint: endpoint.name().clone(),
+        status: None,
+        outcome: None,
+        connect,
+        header: None,
+        total,
+        failure,
+        broke: false,
+    }
 }
 
 /// A connection on its way to its end. Dropping it before that means that the client went away.

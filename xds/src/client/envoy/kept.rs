@@ -1,12 +1,12 @@
-//! What stays of what was on disk: listeners whose newest version is refused, with all that they need. It knows no stream.
+//! What is of a listener on disk: what stays of it while its newest version is refused, and what goes with it. It knows no stream.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::client::Holdings;
-use crate::codec::decode_body;
+use crate::codec::{InvalidResource, decode_body};
 use crate::model::{Kind, Resource};
 
 /// The resources of these listeners, and those that they name.
@@ -38,21 +38,67 @@ pub(super) fn of(listeners: &BTreeSet<Arc<str>>, held: &Holdings) -> BTreeSet<(K
 
 /// Whether a resource belongs to one of the listeners.
 fn is_of(resource: &Resource, listeners: &BTreeSet<Arc<str>>) -> bool {
+    owners_of(resource).into_iter().any(|name| listeners.contains(name))
+}
+
+/// The listeners that a resource belongs to.
+fn owners_of(resource: &Resource) -> Vec<&str> {
     match resource {
-        Resource::Listener(listener) => listeners.contains(&listener.name),
-        Resource::Certificate(certificate) => certificate.listeners.iter().any(|name| listeners.contains(name)),
+        Resource::Listener(listener) => vec![&listener.name],
+        Resource::Certificate(certificate) => certificate.listeners.iter().map(|name| &**name).collect(),
         Resource::Route(route) => {
             let conditions = route.matches.vars.iter().filter_map(|vars| vars.as_array()).flatten();
-            let at = |condition: &Value| match condition.as_array().map(Vec::as_slice) {
-                Some([Value::String(variable), Value::String(operator), Value::String(name)]) => {
-                    variable == "listener" && operator == "==" && listeners.contains(name.as_str())
+            let at = |condition: &'_ Value| match condition.as_array().map(Vec::as_slice) {
+                Some([Value::String(variable), Value::String(operator), Value::String(_)]) => {
+                    variable == "listener" && operator == "=="
                 }
                 _ => false,
             };
-            conditions.into_iter().any(at)
+            conditions.filter(|condition| at(condition)).filter_map(|condition| condition[2].as_str()).collect()
         }
-        _ => false,
+        _ => Vec::new(),
     }
+}
+
+/// The listeners on disk that lack something with a fault, each with the first one. Of what cannot be read the name tells: too many close rather than too few.
+pub(super) fn lacking<'f>(faults: &'f [InvalidResource], held: &Holdings) -> BTreeMap<Arc<str>, &'f InvalidResource> {
+    let mut lacking = BTreeMap::new();
+    for fault in faults {
+        let resource = held.get(fault.kind, &fault.name).and_then(|one| decode_body(fault.kind, &one.body).ok());
+        let owners = resource.as_ref().map(owners_of);
+        let is_of = |listener: &str| match (&owners, fault.kind) {
+            (Some(owners), _) => owners.contains(&listener),
+            (None, Kind::Route) => is_below(&fault.name, listener),
+            (None, Kind::Certificate) => fault.name.strip_prefix("listener/").is_some_and(|name| is_below(name, listener)),
+            (None, _) => fault.kind == Kind::Listener && *fault.name == *listener,
+        };
+        for (listener, _) in held.list(Kind::Listener).filter(|(listener, _)| is_of(listener)) {
+            lacking.entry(listener.clone()).or_insert(fault);
+        }
+    }
+    lacking
+}
+
+fn is_below(name: &str, listener: &str) -> bool {
+    name.strip_prefix(listener).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Takes out listeners with all that is of them alone; what went.
+pub(super) fn take_out(listeners: &BTreeSet<Arc<str>>, held: &mut Holdings) -> BTreeSet<(Kind, Arc<str>)> {
+    let mut gone = BTreeSet::new();
+    if listeners.is_empty() {
+        return gone;
+    }
+    for kind in [Kind::Listener, Kind::Route, Kind::Certificate] {
+        let of = held.list(kind).filter(|(_, one)| {
+            let resource = decode_body(kind, &one.body).ok();
+            let owners = resource.as_ref().map(owners_of).unwrap_or_default();
+            !owners.is_empty() && owners.into_iter().all(|name| listeners.contains(name))
+        });
+        gone.extend(of.map(|(name, _)| (kind, name.clone())));
+    }
+    gone.iter().for_each(|(kind, name)| drop(held.remove(*kind, name)));
+    gone
 }
 
 fn named_by(resource: &Resource, kept: &mut BTreeSet<(Kind, Arc<str>)>) {

@@ -5,6 +5,7 @@
 
 mod clusters;
 mod compose;
+mod disk;
 mod follower;
 mod hosts;
 mod kept;

@@ -1,7 +1,6 @@
 //! The life of a node that follows a control plane of Envoy's: start from a bootstrap and from disk, connect, follow, lose, wait. It knows no message.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use heddle_node::clock;
@@ -9,13 +8,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::EnvoySource;
+use super::disk::{self, Stood};
 use super::follower::Follower;
 use super::kept;
 use super::stream::{self, Delta, Sotw};
 use crate::client::shell::{End, Session};
-use crate::client::{Batch, ClientConfig, ClientStatus, Holdings, TypedUpdate, backoff};
-use crate::codec::{InvalidResource, decode_body};
-use crate::model::{Kind, Resource};
+use crate::client::{Batch, ClientConfig, ClientStatus, Holdings, Origin, TypedUpdate, backoff};
+use crate::codec::InvalidResource;
+use crate::model::Kind;
 use crate::protocol::Dialect;
 
 /// What outlives the streams.
@@ -23,8 +23,8 @@ pub(super) struct Shell {
     pub(super) session: Session,
     /// What the consumer has, for the disk; empty when nothing is kept there.
     mirror: Holdings,
-    /// Where the listeners stand that were on disk, until it is known that they are still there.
-    from_disk: BTreeMap<SocketAddr, Arc<str>>,
+    /// The listeners that were on disk, until it is known that they are still there.
+    from_disk: Stood,
     /// What was on disk and is no more was taken away, but for that of these listeners.
     swept: Option<BTreeSet<Arc<str>>>,
     /// The consumer refused a part of what it was told last, and nothing of that is live yet.
@@ -61,17 +61,13 @@ pub(crate) async fn run(
 
 impl Shell {
     fn new(session: Session) -> Shell {
-        Shell { session, mirror: Holdings::default(), from_disk: BTreeMap::new(), swept: None, held_back: false }
+        Shell { session, mirror: Holdings::default(), from_disk: Stood::default(), swept: None, held_back: false }
     }
 
     /// What is there without a control plane: what was held at the last run, and the bootstrap.
     async fn start(&mut self, follower: &mut Follower) -> Result<(), End> {
-        self.mirror = self.session.start_from_disk(|holdings| follower.world().sift(holdings)).await?;
-        let stood = self.mirror.list(Kind::Listener).filter_map(|(name, held)| match decode_body(Kind::Listener, &held.body) {
-            Ok(Resource::Listener(listener)) => Some((listener.address, name.clone())),
-            _ => None,
-        });
-        self.from_disk = stood.filter(|(address, _)| address.port() != 0).collect();
+        self.mirror = disk::start(&mut self.session, |holdings| follower.world().sift(holdings)).await?;
+        self.from_disk = Stood::of(&self.mirror);
         self.proceed(follower).await
     }
 
@@ -157,14 +153,14 @@ impl Shell {
 
     /// Hands updates to the consumer, which uses nothing of them while it refuses a part.
     async fn deliver(&mut self, follower: &mut Follower, mut updates: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
-        let encoded = follower.world().take_encoded();
-        self.make_room(&mut updates);
+        let mut encoded = follower.world().take_encoded();
+        encoded.extend(self.from_disk.make_room(&mut updates, &self.mirror, follower.world()));
         if updates.is_empty() {
             return self.release().await;
         }
         let of = |update: &TypedUpdate| update.removed.iter().map(|name| (update.kind, name.clone())).collect::<Vec<_>>();
         let removed: Vec<(Kind, Arc<str>)> = updates.iter().flat_map(of).collect();
-        let rejected = self.session.offer(updates).await?;
+        let rejected = self.session.offer(Origin::ControlPlane, updates).await?;
         self.held_back = !rejected.is_empty();
         if self.session.config.last_good.is_none() {
             return Ok(rejected);
@@ -183,24 +179,9 @@ impl Shell {
     /// Nothing is to be undone: what the consumer has taken goes live without what it refuses.
     async fn release(&mut self) -> Result<Vec<InvalidResource>, End> {
         if std::mem::take(&mut self.held_back) {
-            self.session.release().await?;
+            self.session.release(Origin::ControlPlane, Vec::new()).await?;
         }
         Ok(Vec::new())
-    }
-
-    /// A listener that was on disk gives its address to one that is told of: it may be gone, and connections would go to either.
-    fn make_room(&mut self, updates: &mut [TypedUpdate]) {
-        if self.from_disk.is_empty() {
-            return;
-        }
-        for update in updates.iter_mut().filter(|update| update.kind == Kind::Listener) {
-            self.from_disk.retain(|_, old| update.set.iter().all(|set| set.name != *old));
-            for set in &update.set {
-                if let Resource::Listener(listener) = &set.resource {
-                    update.removed.extend(self.from_disk.remove(&listener.address));
-                }
-            }
-        }
     }
 
     /// The control plane has answered.
@@ -215,7 +196,7 @@ impl Shell {
             return Ok(());
         }
         self.swept = Some(unusable.clone());
-        self.from_disk.retain(|_, name| unusable.contains(name));
+        self.from_disk.retain(unusable);
         let kept = kept::of(unusable, &self.mirror);
         let told: BTreeSet<(Kind, Arc<str>)> = follower.world().told().cloned().collect();
         let gone = |kind: Kind| TypedUpdate {

@@ -19,6 +19,9 @@ const MAX_RESOURCE_BYTES: usize = 4 * 1024 * 1024;
 /// Resources of one kind.
 const MAX_HELD: usize = 500_000;
 
+/// Said of a listener of which a NACK said otherwise: there are no words for it in the protocol.
+const AT_LAST: &str = "a listener that was refused since its address was another one's takes it over now";
+
 /// What the control plane says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
@@ -291,6 +294,9 @@ impl Follower {
     /// Lets listeners in whose address is free by now; of those of this response it is said that it is not.
     fn let_in(&mut self, open: &mut Open, seen: &BTreeSet<Arc<str>>, now: Instant) {
         while let Some((name, piece, version)) = self.next_parked() {
+            if !seen.contains(&name) {
+                tracing::info!(listener = %name, "{AT_LAST}");
+            }
             self.put(open, name, version, piece, now);
         }
         let refused = self.parked.iter().filter(|(name, _)| seen.contains(*name));

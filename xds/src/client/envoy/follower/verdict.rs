@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Follower, Open, Says};
+use super::{AT_LAST, Follower, Open, Says};
 use crate::client::TypedUpdate;
 use crate::client::envoy::world::{Blame, Owner};
 use crate::codec::InvalidResource;
@@ -55,7 +55,9 @@ impl Follower {
                 |(kind, name): &&Owner| *kind == open.kind && (open.taken.contains_key(name) || open.undone.contains(name));
             // A table that came earlier may be refused for what a listener of this response does with it.
             let Some(owner) = parts.iter().chain([&teller]).find(is_here) else {
-                late.entry(teller).or_insert(fault);
+                if closes(fault) {
+                    late.entry(teller).or_insert(fault);
+                }
                 continue;
             };
             // It is undone as a whole with the first fault.
@@ -80,7 +82,8 @@ impl Follower {
         if rejected.is_empty() {
             return Vec::new();
         }
-        let late = self.world.blame(rejected).into_iter().rev().map(|blame| (blame.teller, blame.fault)).collect();
+        let late = self.world.blame(rejected).into_iter().filter(|blame| closes(blame.fault)).rev();
+        let late = late.map(|blame| (blame.teller, blame.fault)).collect();
         self.bar(&late);
         self.step(now)
     }
@@ -90,6 +93,7 @@ impl Follower {
         while let Some((name, piece, version)) = self.next_parked() {
             match self.world.set(piece, now) {
                 Ok(_) => {
+                    tracing::info!(listener = %name, "{AT_LAST}");
                     self.unusable.remove(&name);
                     self.held.insert((EnvoyKind::Listener, name), version);
                 }
@@ -99,11 +103,12 @@ impl Follower {
         self.world.step_on(now)
     }
 
-    /// Takes listeners out of use of which a route is refused. What they share with others stays.
+    /// Takes listeners out of use that are refused, or of which a route is. What they share with others stays.
     fn bar(&mut self, late: &BTreeMap<Owner, &InvalidResource>) {
-        for (owner, fault) in late.iter().filter(|((kind, _), fault)| *kind == EnvoyKind::Listener && fault.kind == Kind::Route) {
+        for (owner, fault) in late.iter().filter(|((kind, _), _)| *kind == EnvoyKind::Listener) {
             let name = &owner.1;
-            tracing::error!(listener = %name, route = %fault.name, field = %fault.field, reason = %fault.reason, "a route cannot be used: its listener is what it was before, or closes, until it is told anew or what it names is");
+            let what = if fault.kind == Kind::Route { "a route cannot be used: its" } else { "it cannot be used: the" };
+            tracing::error!(listener = %name, kind = fault.kind.as_str(), name = %fault.name, field = %fault.field, reason = %fault.reason, "{what} listener is what it was before, or closes, until it is told anew or what it names is");
             self.world.bar(name);
             if !self.fixed.contains(owner) {
                 // No version of it is current, so that it is told again as soon as anybody asks.
@@ -127,6 +132,11 @@ impl Follower {
             open.refused.push((name, fault));
         }
     }
+}
+
+/// Whether a listener cannot stand without this: it may be what keeps out. Whatever else is refused late is left out alone.
+fn closes(fault: &InvalidResource) -> bool {
+    matches!(fault.kind, Kind::Listener | Kind::Route)
 }
 
 /// A fault of one of our resources as one of the resource of Envoy that it comes from.

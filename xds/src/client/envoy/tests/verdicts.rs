@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, watch};
 
 use super::*;
-use crate::client::{ClientConfig, ClientStatus, run};
+use crate::client::{Batch, ClientConfig, ClientStatus, Held, Origin, load, run, save};
 use crate::link::Connector;
 use crate::protocol::NodeInfo;
 
@@ -157,6 +157,60 @@ fn what_waits_goes_on_waiting_when_what_is_live_is_refused() {
 }
 
 #[test]
+fn a_mended_listener_opens_when_the_address_is_free_that_another_one_has_taken_meanwhile() {
+    for (mends_first, leaves) in [(true, false), (true, true), (false, false)] {
+        let mut talk = Talk::new(Dialect::Delta);
+        talk.hears(EnvoyKind::Listener, &[asking("x", 1, "t")]);
+        talk.hears(EnvoyKind::Routes, &[guarded("t", "c")]);
+        let late = talk.judged(EnvoyKind::Cluster, &[], &[], &[refused_route("x/all:open0/0")]);
+        assert!(gone(&late).contains(&"x".to_owned()));
+        assert_eq!(opened(&talk.hears(EnvoyKind::Listener, &[door("y", 1)])), [("y".to_owned(), 1)]);
+        let mend = |talk: &mut Talk| opened(&talk.hears(EnvoyKind::Routes, &[routes("t", "c")]));
+        if mends_first {
+            assert_eq!(mend(&mut talk), [], "connections would go to either");
+        }
+        let (moved, removed): (&[Value], &[&str]) = if leaves { (&[door("y", 2)], &[]) } else { (&[], &["y"]) };
+        let mut free = opened(&talk.judged(EnvoyKind::Listener, moved, removed, &[]));
+        if !mends_first {
+            assert_eq!(free, [], "what was refused of it still would be");
+            free = mend(&mut talk);
+        }
+        assert_eq!(free.first(), Some(&("x".to_owned(), 1)));
+        assert!(talk.follower.is_synced());
+        // What it has then is refused to others.
+        let error = talk.hears(EnvoyKind::Listener, &[door("z", 1)]).verdict.error.unwrap();
+        assert!(error.contains("is the address of the listener x"), "{error}");
+    }
+}
+
+#[test]
+fn the_version_before_comes_back_when_its_address_is_free_though_another_one_had_come_there() {
+    let mut talk = begun();
+    talk.hears(EnvoyKind::Listener, &[door("x", 1)]);
+    talk.hears(EnvoyKind::Listener, &[asking("x", 2, "t"), door("y", 1)]);
+    let late = talk.judged(EnvoyKind::Routes, &[guarded("t", "c")], &[], &[refused_route("x/all:open0/0")]);
+    assert_eq!(opened(&late), [("x".to_owned(), 2), ("y".to_owned(), 1)]);
+    assert!(late.verdict.error.is_some() && gone(&late).contains(&"x".to_owned()), "y has its address by now");
+    let mut waits = listener("y", None);
+    waits["address"]["socket_address"]["port_value"] = 3.into();
+    assert_eq!(opened(&talk.hears(EnvoyKind::Listener, &[waits])), [], "it has not left yet");
+    let left = opened(&talk.hears(EnvoyKind::Routes, &[routes("y-routes", "c")]));
+    assert_eq!(left, [("x".to_owned(), 1), ("y".to_owned(), 3)]);
+    let mended = opened(&talk.hears(EnvoyKind::Routes, &[routes("t", "c")]));
+    assert_eq!(mended, [("x".to_owned(), 2)]);
+}
+
+#[test]
+fn a_listener_closes_for_its_route_though_something_else_of_it_is_refused_first() {
+    let mut talk = begun();
+    talk.hears(EnvoyKind::Listener, &[shown(door("l", 1))]);
+    assert_eq!(opened(&talk.lacks_the_secret(&[])).len(), 1);
+    let certificate = InvalidResource { kind: Kind::Certificate, ..refused_route("listener/l/*") };
+    let late = talk.follower.withdraw(&[certificate, refused_route("l/all:open0/0")], talk.now);
+    assert_eq!(removed(&late, Kind::Listener), 1);
+}
+
+#[test]
 fn nobody_is_woken_for_what_cannot_go_on_yet() {
     let now = heddle_node::clock::now();
     let mut door = listener("mine", None);
@@ -271,4 +325,128 @@ async fn nothing_is_used_of_what_a_consumer_refuses_a_part_of_until_it_knows_wha
     let last = batches.recv().await.unwrap();
     assert!(!last.whole && last.views.is_empty(), "what keeps nobody out is left out alone");
     last.accept();
+}
+
+/// What an agent has on disk that was told of these listeners.
+fn on_disk(doors: &[Value]) -> Holdings {
+    let mut talk = begun();
+    talk.hears(EnvoyKind::Listener, doors);
+    let mut disk = Holdings::default();
+    talk.follower.world().take_encoded().into_iter().for_each(|(kind, name, held)| disk.insert(kind, name, held));
+    disk
+}
+
+/// A listener at this port with a route that keeps out.
+fn guard(name: &str, port: u16) -> Value {
+    let mut door = listener(name, Some(guarded("t", "c")));
+    door["address"]["socket_address"]["port_value"] = port.into();
+    door
+}
+
+/// An agent that has this on disk, and a control plane that is away.
+fn starting(path: &std::path::Path, disk: &Holdings) -> (mpsc::Receiver<Batch>, watch::Receiver<ClientStatus>) {
+    starting_with(path, disk, Arc::new([]))
+}
+
+/// The same with this in its bootstrap.
+fn starting_with(
+    path: &std::path::Path,
+    disk: &Holdings,
+    statics: Arc<[Piece]>,
+) -> (mpsc::Receiver<Batch>, watch::Receiver<ClientStatus>) {
+    save(path, disk).unwrap();
+    let config = ClientConfig::new(NodeInfo::default(), Connector::tcp("127.0.0.1:1").unwrap());
+    let envoy = Some(EnvoySource { statics, ..EnvoySource::followed("".into()) });
+    let (updates, batches) = mpsc::channel(1);
+    let (status, watched) = watch::channel(ClientStatus::default());
+    let config = ClientConfig { envoy, last_good: Some(path.to_owned()), ..config };
+    tokio::spawn(run(config, updates, status, fastrand::Rng::with_seed(1)));
+    (batches, watched)
+}
+
+/// The names of what a batch removes of a kind.
+fn removes(batch: &Batch, kind: Kind) -> Vec<String> {
+    let of = batch.updates().filter(|update| update.kind == kind);
+    of.flat_map(|update| &update.removed).map(ToString::to_string).collect()
+}
+
+/// The names of what a batch sets of a kind.
+fn sets(batch: &Batch, kind: Kind) -> Vec<String> {
+    let of = batch.updates().filter(|update| update.kind == kind);
+    of.flat_map(|update| &update.set).map(|set| set.name.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_listener_from_disk_closes_where_a_route_of_it_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last-good");
+    let disk = on_disk(&[guard("a", 1), guard("b", 2), guard("a/b", 3)]);
+    let all: Vec<String> = disk.list(Kind::Route).map(|(name, _)| name.to_string()).collect();
+    let (mut batches, mut status) = starting(&path, &disk);
+    let first = batches.recv().await.unwrap();
+    assert_eq!((first.origin, first.whole), (Origin::LastGood, true), "nothing of it is used before it is judged");
+    assert_eq!((sets(&first, Kind::Listener).len(), sets(&first, Kind::Route).len()), (3, all.len()));
+    first.reject(vec![refused_route("a/all:open0/0"), InvalidResource { kind: Kind::Upstream, ..refused_route("u") }]);
+    let second = batches.recv().await.unwrap();
+    assert_eq!((second.origin, second.whole), (Origin::LastGood, false));
+    let mut gone: Vec<String> = second.updates().flat_map(|update| &update.removed).map(ToString::to_string).collect();
+    gone.sort();
+    assert_eq!(gone, ["a", "a/all:open0/1"], "with the route that keeps out goes the one that lets in");
+    second.accept();
+    status.wait_for(|status| status.failures > 1).await.unwrap();
+    assert!(!status.borrow().last_good, "something is missing");
+    let kept = load(&path).unwrap().unwrap();
+    let names: Vec<&str> = kept.list(Kind::Listener).map(|(name, _)| &**name).collect();
+    assert_eq!((names, kept.count(Kind::Route)), (vec!["a/b", "b"], all.len() - 2), "a part of it does not go back to disk");
+}
+
+#[tokio::test]
+async fn a_listener_from_disk_closes_where_a_part_of_it_cannot_be_read() {
+    for (kind, name, open) in [
+        (Kind::Route, "a/all:open0/0", vec!["b"]),
+        (Kind::Certificate, "listener/b/*", vec!["a"]),
+        (Kind::Listener, "a", vec!["b"]),
+        (Kind::Upstream, "a", vec!["a", "b"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("last-good");
+        let mut disk = on_disk(&[guard("a", 1), guard("b", 2)]);
+        disk.insert(kind, name.into(), Held { version: "v".into(), body: vec![0xff].into() });
+        let (mut batches, mut status) = starting(&path, &disk);
+        let first = batches.recv().await.unwrap();
+        assert_eq!(sets(&first, Kind::Listener), open, "{kind:?}");
+        assert!(sets(&first, Kind::Route).iter().all(|route| open.contains(&&route[..1])), "{kind:?}");
+        first.accept();
+        status.wait_for(|status| status.failures > 0).await.unwrap();
+        assert_eq!(status.borrow().last_good, open.len() == 2);
+        assert!(batches.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_from_disk_has_its_address_again_where_the_one_in_its_place_is_refused() {
+    for refused in [refused_route("new/all:open0/0"), InvalidResource { kind: Kind::Listener, ..refused_route("new") }] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("last-good");
+        let statics: Arc<[_]> = Arc::new([decode(EnvoyKind::Listener, &guard("new", 1)).unwrap()]);
+        let (mut batches, mut status) = starting_with(&path, &on_disk(&[guard("old", 1)]), statics);
+        let first = batches.recv().await.unwrap();
+        assert_eq!(sets(&first, Kind::Listener), ["old"]);
+        first.accept();
+        let newcomer = batches.recv().await.unwrap();
+        assert_eq!(
+            (sets(&newcomer, Kind::Listener), removes(&newcomer, Kind::Listener)),
+            (vec!["new".into()], vec!["old".into()])
+        );
+        newcomer.reject(vec![refused]);
+        let undone = batches.recv().await.unwrap();
+        assert_eq!((sets(&undone, Kind::Listener), removes(&undone, Kind::Listener)), (vec!["old".into()], vec!["new".into()]));
+        assert_eq!(removes(&undone, Kind::Route).len(), 2, "its routes stand as they stood");
+        undone.accept();
+        status.wait_for(|status| status.failures > 20).await.unwrap();
+        assert!(batches.is_empty());
+        let kept = load(&path).unwrap().unwrap();
+        let names: Vec<&str> = kept.list(Kind::Listener).map(|(name, _)| &**name).collect();
+        assert_eq!((names, kept.count(Kind::Route)), (vec!["old"], 2), "and they are on disk");
+    }
 }

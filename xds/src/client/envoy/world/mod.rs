@@ -6,6 +6,7 @@ mod undo;
 mod warming;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,12 +38,16 @@ struct Waiting<T> {
     until: Instant,
     /// Routes of the next one were refused: it is out of use until something is told that it names.
     barred: bool,
+    /// That was told, and what is left to wait for is its address.
+    mended: bool,
+    /// The version before one that is out of use, while another one has its address.
+    kept_out: Option<Arc<T>>,
 }
 
 impl<T> Waiting<T> {
     /// What came last, which waits from now on, in the place of what was there.
     fn new(next: Arc<T>, before: Option<&Waiting<T>>, until: Instant) -> Waiting<T> {
-        Waiting { next, live: before.and_then(|old| old.live.clone()), until, barred: false }
+        Waiting { next, live: before.and_then(|old| old.live.clone()), until, barred: false, mended: false, kept_out: None }
     }
 
     /// Whether what came last is live.
@@ -360,6 +365,11 @@ impl World {
     pub(super) fn contested(&self, name: &str) -> Option<(Piece, Fault)> {
         let piece = Piece::Listener(self.doors.get(name)?.next.clone());
         self.contest(&piece).map(|fault| (piece, fault))
+    }
+
+    /// Whether a listener is live at an address.
+    pub(super) fn is_live_at(&self, address: SocketAddr) -> bool {
+        self.doors.values().filter_map(|waiting| waiting.live.as_ref()).any(|door| door.listener.address == address)
     }
 
     /// How long a connection to a cluster that is live may take.

@@ -64,14 +64,15 @@ impl World {
     /// that it names.
     pub(in crate::client::envoy) fn bar(&mut self, name: &Arc<str>) {
         let before = self.opened.remove(name).flatten();
-        let before = before.filter(|door| self.contest(&Piece::Listener(door.clone())).is_none());
+        let is_free = |door: &Arc<Door>| self.contest(&Piece::Listener(door.clone())).is_none();
+        let (live, kept_out) = if before.as_ref().is_none_or(is_free) { (before, None) } else { (None, before) };
         let Some(waiting) = self.doors.get_mut(name) else { return };
         let owner = (EnvoyKind::Listener, name.clone());
         if waiting.is_warm() {
-            waiting.barred = true;
+            (waiting.barred, waiting.mended) = (true, false);
             self.warming.remove(&owner);
         }
-        waiting.live = before;
+        (waiting.live, waiting.kept_out) = (live, kept_out);
         self.drafts.clear();
         self.wants_changed = true;
         self.stale.insert(owner);
@@ -87,19 +88,52 @@ impl World {
         self.doors.get(name).is_some_and(|waiting| waiting.barred)
     }
 
-    /// Lets listeners try again that are out of use and name this, which has just been told.
+    /// Lets listeners try again that are out of use and name this, which has just been told. Whose address another one has by now waits for that, too.
     pub(super) fn retry(&mut self, owner: &Owner) {
         let names = |door: &Door| parts_of(door).any(|(kind, name, _)| (kind, name) == (owner.0, &owner.1));
-        let barred = self.doors.iter().filter(|(_, waiting)| waiting.barred && names(&waiting.next));
-        let barred: Vec<Arc<Door>> = barred.map(|(_, waiting)| waiting.next.clone()).collect();
-        for door in barred {
+        self.doors
+            .values_mut()
+            .filter(|waiting| waiting.barred && names(&waiting.next))
+            .for_each(|waiting| waiting.mended = true);
+        self.readmit();
+    }
+
+    /// Lets listeners try again that are out of use, but for which only an address was not free any more.
+    pub(super) fn readmit(&mut self) {
+        let mended = self.doors.values().filter(|waiting| waiting.barred && waiting.mended);
+        let mended: Vec<Arc<Door>> = mended.map(|waiting| waiting.next.clone()).collect();
+        for door in mended {
             let piece = Piece::Listener(door.clone());
-            let (None, Ok(drafts)) = (self.contest(&piece), self.judge(&piece)) else { continue };
-            if let Some(waiting) = self.doors.get_mut(&door.listener.name) {
+            if self.contest(&piece).is_some() {
+                continue;
+            }
+            let judged = self.judge(&piece);
+            let Some(waiting) = self.doors.get_mut(&door.listener.name) else { continue };
+            waiting.mended = false;
+            if let Ok(drafts) = judged {
                 waiting.barred = false;
                 self.drafts.extend(drafts);
                 self.warming.insert((EnvoyKind::Listener, door.listener.name.clone()));
+                tracing::info!(listener = %door.listener.name, "a listener that was out of use is tried again");
             }
         }
+    }
+
+    /// Lets the versions before those that are out of use come back, whose addresses have become free.
+    pub(super) fn fall_back(&mut self) {
+        while let Some(name) = self.free_again() {
+            let Some(waiting) = self.doors.get_mut(&name) else { return };
+            waiting.live = waiting.kept_out.take();
+            tracing::info!(listener = %name, "the version before of a listener that is out of use has its address again");
+            self.wants_changed = true;
+            self.stale.insert((EnvoyKind::Listener, name));
+        }
+    }
+
+    fn free_again(&self) -> Option<Arc<str>> {
+        let is_free =
+            |door: &Arc<Door>| !self.is_live_at(door.listener.address) && self.contest(&Piece::Listener(door.clone())).is_none();
+        let mut kept_out = self.doors.iter().filter(|(_, waiting)| waiting.barred);
+        kept_out.find(|(_, waiting)| waiting.kept_out.as_ref().is_some_and(is_free)).map(|(name, _)| name.clone())
     }
 }

@@ -63,6 +63,7 @@ impl World {
         if self.gate != Gate::Open {
             return;
         }
+        self.readmit();
         for name in self.ready_doors(now) {
             if let Some(waiting) = self.doors.get_mut(&name) {
                 let before = waiting.live.replace(waiting.next.clone());
@@ -72,6 +73,7 @@ impl World {
                 self.stale.insert(owner);
             }
         }
+        self.fall_back();
     }
 
     /// Listeners that have all that they wait for. One whose address another one is leaving waits until that has left, as connections would go to either.

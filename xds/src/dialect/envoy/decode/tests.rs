@@ -139,7 +139,10 @@ fn a_cluster_with_all_that_a_cluster_may_have() {
     value["eds_cluster_config"]["service_name"] = "svc".into();
     value["health_checks"] = json!([{
         "timeout": "1s", "interval": "5s", "unhealthy_threshold": 3, "healthy_threshold": 2,
-        "http_health_check": {"path": "/up", "host": "h", "expected_statuses": [{"start": 200, "end": 202}]},
+        "http_health_check": {
+            "path": "/up", "host": "h", "expected_statuses": [{"start": 200, "end": 202}],
+            "request_headers_to_add": [{"header": {"key": "x-load", "value": "50%%"}}],
+        },
     }]);
     value["outlier_detection"] = json!({"consecutive_5xx": 7});
     value["circuit_breakers"] = json!({"thresholds": [{"max_connections": 10, "max_requests": 20}]});
@@ -163,6 +166,7 @@ fn a_cluster_with_all_that_a_cluster_may_have() {
     );
     assert_eq!((cluster.secrets.len(), &*cluster.asks_secrets[0]), (1, "client"));
     let active = upstream.checks.active.as_ref().unwrap();
+    assert_eq!(active.headers.as_slice(), [("x-load".into(), "50%".into())]);
     assert_eq!(
         (active.kind, &*active.path, active.thresholds.healthy_statuses.as_slice()),
         (CheckKind::Http, "/up", &[200, 201][..])
@@ -434,6 +438,59 @@ fn what_cannot_be_done_is_refused_by_type_and_field() {
     assert!(fault.field.ends_with("http_filters[0].typed_config.@type") && fault.reason.contains("wasm.v3.Wasm"), "{fault:?}");
     value["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0]["disabled"] = json!(true);
     decode(EnvoyKind::Listener, &value).expect("what is switched off harms nobody");
+}
+
+#[test]
+fn probes_and_questions_are_sent_where_they_belong() {
+    for (name, value, field) in
+        [("x-a", "v", None), ("Host", "v", Some("key")), (":path", "v", Some("key")), ("x-a", "v\r\nx-b: 1", Some("value"))]
+    {
+        let mut cluster = eds_cluster("c");
+        let probe = json!({"path": "/", "request_headers_to_add": [{"header": {"key": name, "value": value}}]});
+        let check = json!({"timeout": "1s", "interval": "1s", "unhealthy_threshold": 1, "healthy_threshold": 1, "http_health_check": probe});
+        cluster["health_checks"] = json!([check]);
+        let place = |field: &str| format!("health_checks[0].http_health_check.request_headers_to_add[0].header.{field}");
+        assert_eq!(decode(EnvoyKind::Cluster, &cluster).err().map(|fault| fault.field), field.map(place));
+        cluster["health_checks"][0]["http_health_check"]["request_headers_to_add"][0]["header"] =
+            json!({"key": "x-a", "value": "%HOSTNAME%"});
+        assert!(decode(EnvoyKind::Cluster, &cluster).is_err(), "nobody would say it");
+        let asked = json!({"http_service": {
+            "server_uri": {"uri": "http://a", "cluster": "a", "timeout": "1s"},
+            "authorization_request": {"headers_to_add": [{"key": name, "value": value}]},
+        }});
+        let mut door = listener("l", None);
+        let filters = &mut door["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
+        let router = filters[0].take();
+        *filters =
+            json!([{"name": "a", "typed_config": any("envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", asked)}, router]);
+        let place = |field: &str| format!("authorization_request.headers_to_add[0].{field}");
+        let refused = decode(EnvoyKind::Listener, &door).err().map(|fault| fault.field);
+        assert_eq!(refused.is_some(), field.is_some(), "{refused:?}");
+        assert!(field.map(place).is_none_or(|place| refused.is_some_and(|field| field.ends_with(&place))));
+    }
+}
+
+#[test]
+fn mutations_change_neither_the_host_nor_what_is_no_field() {
+    let set = |name: &str| json!({"append": {"header": {"key": name, "value": "v"}, "append_action": 2}});
+    for side in ["request_mutations", "response_mutations"] {
+        let refused = |mutation: Value| {
+            let mutations = json!({"mutations": {side: [set("x-a"), mutation]}});
+            let config = any("envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute", mutations);
+            let mut value = routes("r", "c");
+            value["virtual_hosts"][0]["routes"][0]["typed_per_filter_config"] = json!({"m": config});
+            decode(EnvoyKind::Routes, &value).err().map(|fault| fault.field)
+        };
+        let place = |rest: &str| {
+            let place = "virtual_hosts[0].routes[0].typed_per_filter_config[m].mutations";
+            Some(format!("{place}.{side}[1].{rest}"))
+        };
+        for name in ["host", "Host", ":path", ":authority", ":status"] {
+            assert_eq!(refused(set(name)), place("append.header.key"), "{name}");
+            assert_eq!(refused(json!({"remove": name})), place("remove"), "{name}");
+        }
+        assert_eq!((refused(set("x-host")), refused(json!({"remove": "x-host"}))), (None, None));
+    }
 }
 
 /// Found only when routes are compiled, they would leave half a table.

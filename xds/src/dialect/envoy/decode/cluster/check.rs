@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::read::{Fault, Fields, Read, bytes};
+use super::super::route::headers::{changed, is_plain};
 use crate::model::{ActiveCheck, CheckKind, PassiveCheck, Thresholds};
 
 /// Probes at once; Envoy knows no bound.
@@ -145,12 +146,25 @@ fn http_probe(http: &mut Fields<'_>, check: &mut ActiveCheck, cluster: &Arc<str>
     check.headers = http.list("request_headers_to_add", |option| {
         option.ignore(&["append_action", "append", "keep_empty_value"]);
         option.required("header", |header| {
-            let raw = header.text("raw_value")?.map(bytes).transpose()?.and_then(|raw| String::from_utf8(raw).ok());
+            let raw = header.text("raw_value")?.map(bytes).transpose()?.map(String::from_utf8).transpose();
+            let raw = raw.map_err(|_| Fault::new("raw_value", "expected text, found bytes that are not UTF-8"))?;
             let value = header.text("value")?.map(str::to_owned).or(raw).unwrap_or_default();
-            Ok((header.name("key")?, value.into()))
+            let key = header.name("key")?;
+            changed(&key).map_err(|reason| Fault::new("key", reason))?;
+            let value = said(&value).map_err(|reason| Fault::new("value", reason))?;
+            Ok((key, value.into()))
         })
     })?;
     Ok(())
+}
+
+/// A text without Envoy's operators: of a probe there is nothing that they could show.
+fn said(value: &str) -> Result<String, String> {
+    is_plain(value)?;
+    match value.replace("%%", "").contains('%') {
+        true => Err("operators are not supported in a probe; a plain `%` is written `%%`".to_owned()),
+        false => Ok(value.replace("%%", "%")),
+    }
 }
 
 /// What requests meet, where a cluster wants endpoints to be judged by that.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::piece::{Deed, Override};
 use super::super::read::{Fault, Fields, Read};
-use super::super::route::headers::{is_name, template};
+use super::super::route::headers::{changed, template};
 use super::super::route::matching::{self, Text, escaped};
 use super::filters::status;
 
@@ -113,7 +113,7 @@ fn added(fields: &mut Fields<'_>, name: &str, config: &mut Map<String, Value>) -
         let value = header.text("value")?.unwrap_or_default();
         let value = template(value).map_err(|reason| Fault::new("value", reason))?;
         let key = header.name("key")?.to_string();
-        is_name(&key).map_err(|reason| Fault::new("key", reason))?;
+        changed(&key).map_err(|reason| Fault::new("key", reason))?;
         added.insert(key, value.into());
         Ok(())
     })?;

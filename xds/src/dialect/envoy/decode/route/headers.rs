@@ -85,8 +85,9 @@ pub(crate) fn is_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// That a field of this name may be changed.
-fn changed(name: &str) -> Result<(), String> {
+/// That a field of this name may be changed. Of these Envoy refuses what adds and sets, and takes what removes them from its filters, though nobody answers a request
+/// that has lost its path or its host.
+pub(crate) fn changed(name: &str) -> Result<(), String> {
     if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
         return Err("is not changed here: use host_rewrite_literal, prefix_rewrite or regex_rewrite".to_owned());
     }
