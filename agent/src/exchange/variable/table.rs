@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::{Attempt, ClientCertificate, Exchange, TlsInfo};
 use super::{Getter, JWT_PAYLOAD, POLICY, REQUEST_ID, Value};
-use crate::http::Name;
+use crate::http::{Name, RequestHead};
 use heddle_node::telemetry::RequestTrace;
 
 /// The function behind a fixed name.
@@ -36,6 +36,7 @@ const TABLE: &[(&str, Getter)] = &[
     ("request_line", |x| Some(format!("{} {} {}", x.request.method, request_uri(x), x.request.version.as_str()).into())),
     ("host", |x| Some(x.request.host().into())),
     ("http_host", |x| Some(x.request.authority.as_str().into())),
+    ("authority", |x| Some(authority(&x.request))),
     ("request_port", |x| x.request.port().map(Value::from)),
     ("scheme", |x| Some(x.scheme().into())),
     ("forwarded_proto", |x| Some(x.forwarded_proto().into())),
@@ -61,6 +62,7 @@ const TABLE: &[(&str, Getter)] = &[
     // TLS.
     ("ssl_protocol", |x| tls(x).map(|tls| tls.version.into())),
     ("ssl_cipher", |x| tls(x).map(|tls| tls.cipher.into())),
+    ("requested_server_name", |x| Some(tls(x).and_then(|tls| tls.server_name.as_deref()).unwrap_or_default().into())),
     ("ssl_server_name", |x| tls(x)?.server_name.as_deref().map(Value::from)),
     ("ssl_client_s_dn", |x| certificate(x).map(|certificate| certificate.subject.as_str().into())),
     ("ssl_client_i_dn", |x| certificate(x).map(|certificate| certificate.issuer.as_str().into())),
@@ -140,6 +142,17 @@ fn leaving<'a>(x: &'a Exchange, scheme: &str, port: &str) -> Value<'a> {
     let named = x.request.authority.as_str();
     let bare = named.strip_suffix(port).filter(|_| x.forwarded_proto() == scheme);
     bare.unwrap_or(named).into()
+}
+
+/// The host as routes are found by it, with the port that the client named.
+fn authority(request: &RequestHead) -> Value<'_> {
+    let named = request.authority.as_str();
+    let (host, port) = (request.host(), request.port());
+    match port {
+        None => host.into(),
+        Some(port) if host.len() + 1 + port.len() == named.len() => named.into(),
+        Some(port) => Value::Text(Cow::Owned([host, ":", port].concat())),
+    }
 }
 
 fn request_uri(x: &Exchange) -> Value<'_> {

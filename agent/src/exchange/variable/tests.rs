@@ -51,6 +51,24 @@ fn the_target_is_the_clients_even_after_a_rewrite() {
 }
 
 #[test]
+fn a_host_is_asked_about_as_routes_are_found_by_it() {
+    for (named, expected) in [
+        ("A.example", "a.example"),
+        ("a.example.", "a.example"),
+        ("a.example:81", "a.example:81"),
+        ("A.Example.:81", "a.example:81"),
+        ("a.example:", "a.example"),
+        ("[::1]", "[::1]"),
+        ("[::1]:81", "[::1]:81"),
+    ] {
+        let mut x = get("h", "/");
+        x.request.authority = named.to_ascii_lowercase();
+        assert_eq!(text("authority", &x).as_deref(), Some(expected), "{named}");
+    }
+    assert_eq!(text("requested_server_name", &get("h", "/")).as_deref(), Some(""), "who names no server names the empty one");
+}
+
+#[test]
 fn headers_fold_case_and_dashes_and_join_repeats() {
     let fields = [("X-My-Tag", "1"), ("x_my_tag", "2"), ("Cookie", "a=1; B=2"), ("cookie", "c=3"), ("Content-Type", "text/x")];
     let x = request("GET", "h", "/", &fields);

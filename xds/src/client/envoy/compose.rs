@@ -15,7 +15,7 @@ use crate::dialect::envoy::decode::DecodeFault as Fault;
 use crate::dialect::envoy::decode::piece::{
     Chain, Deed, Does, Door, Extension, Http, Mirror, Override, Path, Route, RouteTable, Routes, Target, TcpProxy, VirtualHost,
 };
-use crate::dialect::envoy::decode::{all_tries_within, answer, escaped, is_shared};
+use crate::dialect::envoy::decode::{AUTHORITY, all_tries_within, answer, escaped, is_shared};
 use crate::model::{self, HashOn, PluginConf, PluginOrigin, Resource, RouteMatch, TcpRoute, TcpShare, Timeouts, UpstreamRef};
 
 /// Clusters that one route shares requests out to.
@@ -183,7 +183,7 @@ impl<'a> Place<'a> {
         for (number, (host, name, domain)) in open.iter().enumerate() {
             let conditions = match domain.strip_suffix('*') {
                 Some("") | None => Vec::new(),
-                Some(beginning) => vec![json!(["http_host", "~*", format!("^{}.+", escaped(beginning))])],
+                Some(beginning) => vec![self.seen(json!([AUTHORITY, "~*", format!("^{}.+", escaped(beginning))]))],
             };
             candidates.extend(self.candidates(host, &format!("{name}:open{number}"), &conditions));
         }
@@ -224,7 +224,7 @@ impl<'a> Place<'a> {
             conditions.extend(place.condition);
             let mut methods = Vec::new();
             if let Some(route) = candidate.route {
-                conditions.extend(route.conditions.iter().cloned());
+                conditions.extend(route.conditions.iter().cloned().map(|condition| self.seen(condition)));
                 methods.clone_from(&route.methods);
             }
             let matches = RouteMatch {
@@ -305,12 +305,17 @@ impl<'a> Place<'a> {
         let mut own = route.plugins.clone();
         all_tries_within(&mut own, route.limit(self.http.idle));
         if self.http.strips_port {
-            without_port(&mut own, !route.targets.is_empty() && !route.own_host);
+            hosts::without_port(&mut own, !route.targets.is_empty() && !route.own_host);
         }
         for (name, config) in own {
             add(&mut plugins, plugin(name, config, id))?;
         }
         Ok(plugins)
+    }
+
+    /// What is asked about the host, without its port where that does not count.
+    fn seen(&self, asked: Value) -> Value {
+        if self.http.strips_port { hosts::asked_without_port(asked) } else { asked }
     }
 
     /// What the filters of the listener do, where a route says this of them.
@@ -329,7 +334,7 @@ impl<'a> Place<'a> {
             if lost && !matches!(said, Some(Override::Off | Override::Does(_))) {
                 // Nobody knows what it would have refused.
                 let config = json!({"abort": {"http_status": 500}});
-                add(&mut plugins, placed("fault-injection", &config, self.name, place))?;
+                add(&mut plugins, placed("fault-injection", config, self.name, place))?;
             }
             let changed;
             let (deed, origin): (Option<&Deed>, &Arc<str>) = match said {
@@ -351,13 +356,13 @@ impl<'a> Place<'a> {
             {
                 // Edits of the listener and of the route are both made, one after the other.
                 for (name, config) in own {
-                    add(&mut plugins, placed(name, config, self.name, place))?;
+                    add(&mut plugins, placed(name, self.seen(config.clone()), self.name, place))?;
                 }
             }
             for (number, (name, config)) in deed.into_iter().flatten().enumerate() {
                 // A bucket of a virtual host is that of all of its routes, in its chain: others may have a host of the same name.
                 let chain: Option<Arc<str>> = is_shared(name, config).then(|| self.prefix.as_str().into());
-                let conf = || placed(name, config, chain.as_ref().unwrap_or(origin), place);
+                let conf = || placed(name, self.seen(config.clone()), chain.as_ref().unwrap_or(origin), place);
                 let conf = match said {
                     None => self.own.borrow_mut().entry((place, number)).or_insert_with(conf).clone(),
                     Some(_) => conf(),
@@ -380,37 +385,13 @@ fn copies(mirror: &Mirror, limit: Duration, uses: &mut Uses) -> Value {
     })
 }
 
-/// What says the host of a request with its port, or with some ports.
-const WITH_PORT: [&str; 3] = ["${http_host}", "${host_leaving_http}", "${host_leaving_https}"];
-
-/// The host of a request loses its port for all that a route does: where it is sent on, and where the client is sent.
-fn without_port(plugins: &mut Deed, forwards: bool) {
-    let strip = |text: &mut Value| {
-        if let Value::String(text) = text {
-            *text = WITH_PORT.iter().fold(std::mem::take(text), |text, host| text.replace(host, "${host}"));
-        }
-    };
-    for (_, config) in plugins.iter_mut().filter(|(name, _)| *name == "redirect") {
-        config.get_mut("uri").into_iter().for_each(strip);
-        config.get_mut("regex_uri").and_then(Value::as_array_mut).into_iter().flatten().for_each(strip);
-    }
-    if !forwards {
-        return;
-    }
-    match plugins.iter_mut().find(|(name, _)| *name == "proxy-rewrite") {
-        Some((_, Value::Object(rewrite))) => drop(rewrite.entry("host").or_insert_with(|| json!("${host}"))),
-        _ => plugins.push(("proxy-rewrite", json!({"host": "${host}"}))),
-    }
-}
-
 /// Above the places of all our plugins: filters of a listener run in their own order, as far as our phases let them.
 const FIRST: i32 = 20_000;
 /// Plugins with a place of their own: what they do must come behind all other changes of a body.
 const BODIES: [&str; 3] = ["gzip", "brotli", "zstd"];
 
 /// A plugin at the place that its filter has among those of the listener.
-fn placed(name: &str, config: &Value, origin: &Arc<str>, place: i32) -> PluginConf {
-    let mut config = config.clone();
+fn placed(name: &str, mut config: Value, origin: &Arc<str>, place: i32) -> PluginConf {
     if !BODIES.contains(&name) {
         // Whom it is for stays. What clients say is taken off before the filter itself says something.
         config["_meta"]["priority"] = (place + i32::from(name == "proxy-rewrite")).into();

@@ -1,4 +1,5 @@
-//! How virtual hosts are called among our routes, which of their domains are found by name, and which server names lead to them. It knows no route.
+//! How virtual hosts are called among our routes, which of their domains are found by name, which server names lead to them, and what becomes of ports behind
+//! names. It knows no route.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,8 +7,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::dialect::envoy::decode::escaped;
-use crate::dialect::envoy::decode::piece::VirtualHost;
+use crate::dialect::envoy::decode::piece::{Deed, VirtualHost};
+use crate::dialect::envoy::decode::{AUTHORITY, escaped};
 
 /// What virtual hosts are called among the routes: several may have one name, since only their domains must differ.
 pub(super) fn names_of(hosts: &[VirtualHost]) -> Vec<Cow<'_, str>> {
@@ -29,6 +30,47 @@ pub(super) fn is_open(domain: &str) -> bool {
 
 pub(super) fn has_port(domain: &str) -> bool {
     domain.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// What says the host of a request with its port, or with some ports.
+const WITH_PORT: [&str; 3] = ["${http_host}", "${host_leaving_http}", "${host_leaving_https}"];
+
+/// The host of a request loses its port for all that a route does: where it is sent on, and where the client is sent.
+pub(super) fn without_port(plugins: &mut Deed, forwards: bool) {
+    let strip = |text: &mut Value| {
+        if let Value::String(text) = text {
+            *text = WITH_PORT.iter().fold(std::mem::take(text), |text, host| text.replace(host, "${host}"));
+        }
+    };
+    for (_, config) in plugins.iter_mut().filter(|(name, _)| *name == "redirect") {
+        config.get_mut("uri").into_iter().for_each(strip);
+        config.get_mut("regex_uri").and_then(Value::as_array_mut).into_iter().flatten().for_each(strip);
+    }
+    for (_, config) in plugins.iter_mut() {
+        *config = asked_without_port(config.take());
+    }
+    if !forwards {
+        return;
+    }
+    match plugins.iter_mut().find(|(name, _)| *name == "proxy-rewrite") {
+        Some((_, Value::Object(rewrite))) => drop(rewrite.entry("host").or_insert_with(|| json!("${host}"))),
+        _ => plugins.push(("proxy-rewrite", json!({"host": "${host}"}))),
+    }
+}
+
+/// What is asked about the host of a request, asked without its port.
+pub(super) fn asked_without_port(asked: Value) -> Value {
+    match asked {
+        Value::Array(mut parts) => {
+            if parts.len() > 2 && parts[0] == AUTHORITY {
+                parts[0] = "host".into();
+                return Value::Array(parts);
+            }
+            parts.into_iter().map(asked_without_port).collect()
+        }
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, asked_without_port(value))).collect(),
+        other => other,
+    }
 }
 
 /// Conditions under which a connection is one of a chain for the names `own`, beside chains for `others`: of all names that fit, the most telling one decides, whatever else

@@ -620,6 +620,38 @@ fn clients_are_sent_nowhere_with_a_port_where_hosts_lose_theirs() {
     }
 }
 
+#[test]
+fn guards_ask_for_hosts_without_a_port_where_hosts_lose_theirs() {
+    let matches = json!([{"name": ":authority", "string_match": {"exact": "a.example"}}]);
+    let permission = json!({"header": {"name": ":authority", "string_match": {"suffix": ".example"}}});
+    let policy = json!({"permissions": [permission], "principals": [{"any": true}]});
+    let rbac = json!({"name": "rbac", "typed_config": any("envoy.extensions.filters.http.rbac.v3.RBAC",
+        json!({"rules": {"action": 1, "policies": {"p": policy}}}))});
+    for (strips, variable) in [(true, "host"), (false, "authority")] {
+        let mut open = listener("l", None);
+        let manager = &mut open["filter_chains"][0]["filters"][0]["typed_config"];
+        manager["strip_matching_host_port"] = json!(strips);
+        manager["http_filters"].as_array_mut().unwrap().insert(0, rbac.clone());
+        let mut table = routes("l-routes", "c");
+        table["virtual_hosts"][0]["routes"][0]["match"]["headers"] = matches.clone();
+        let mut talk = Talk::new(Dialect::Delta);
+        talk.hears(EnvoyKind::Cluster, &[]);
+        talk.hears(EnvoyKind::Listener, &[open]);
+        let outcome = talk.hears(EnvoyKind::Routes, &[table]);
+        let set = outcome.updates.iter().flat_map(|update| &update.set);
+        let routes: Vec<&crate::model::Route> = set
+            .filter_map(|set| match &set.resource {
+                Resource::Route(route) if route.upstream.is_some() => Some(route),
+                _ => None,
+            })
+            .collect();
+        let asked = routes[0].matches.vars.as_ref().unwrap().to_string();
+        assert!(asked.contains(&json!([variable, "==", "a.example"]).to_string()), "{asked}");
+        let guard = routes[0].plugins.iter().find(|plugin| &*plugin.name == "fault-injection").unwrap().config.to_string();
+        assert!(guard.contains(&json!([variable, "~*", "\\.example$"]).to_string()), "{guard}");
+    }
+}
+
 /// A listener at this port, which answers by itself.
 fn door(name: &str, port: u16) -> Value {
     let mut door = listener(name, Some(routes("r", "c")));

@@ -28,7 +28,7 @@ use read::{Fault, Fields, Read, message};
 pub(crate) use listener::limit::is_shared;
 pub use read::Fault as DecodeFault;
 pub(crate) use route::action::answer;
-pub(crate) use route::matching::escaped;
+pub(crate) use route::matching::{AUTHORITY, escaped};
 pub(crate) use route::retry::all_tries_within;
 
 /// One resource of Envoy, read.

@@ -113,7 +113,7 @@ fn permission(fields: &mut Fields<'_>, depth: u8) -> Read<Value> {
     found.extend(fields.small("destination_port")?.filter(|port| *port > 0).map(|port| json!(["server_port", "==", port])));
     fields.refuse("destination_port_range", "is not supported: use destination_port")?;
     let name = fields.message("requested_server_name", matching::string)?;
-    found.extend(name.map(|text| condition("ssl_server_name", &text)));
+    found.extend(name.map(|text| condition("requested_server_name", &text)));
     one(found)
 }
 
@@ -217,6 +217,26 @@ mod tests {
         let fault = denied(json!({"safe_regex": {"regex": "/caf%c3.*"}})).unwrap_err();
         assert!(fault.field.ends_with("url_path.path.safe_regex.regex") && fault.reason.contains("write %C3"), "{fault:?}");
         assert!(denied(json!({"safe_regex": {"regex": "/caf%C3.*"}})).is_ok());
+    }
+
+    /// Who names no server, or a host in capitals, must not get past a rule.
+    #[test]
+    fn names_are_looked_for_as_connections_and_requests_have_them() {
+        for (permission, condition) in [
+            (json!({"requested_server_name": {"exact": ""}}), json!(["requested_server_name", "==", ""])),
+            (
+                json!({"header": {"name": ":authority", "string_match": {"exact": "B.Example"}}}),
+                json!(["authority", "==", "b.example"]),
+            ),
+            (
+                json!({"header": {"name": "Host", "string_match": {"suffix": ".Example"}}}),
+                json!(["authority", "~*", "\\.Example$"]),
+            ),
+        ] {
+            let policy = json!({"permissions": [permission], "principals": [{"any": true}]});
+            let deed = message(&json!({"rules": {"action": "DENY", "policies": {"p": policy}}}), filter).unwrap().unwrap();
+            assert!(deed[0].1.to_string().contains(&condition.to_string()), "{condition} in {deed:?}");
+        }
     }
 
     #[test]

@@ -162,6 +162,17 @@ pub(crate) enum Wanted {
     Conditions(Vec<Value>),
 }
 
+/// The host of a request with its port, as hosts are told apart: in small letters, and without a dot at the end. Where listeners strip ports it is `host` instead.
+pub(crate) const AUTHORITY: &str = "authority";
+
+/// Hosts are the same in capitals; whoever asks in other ones than a rule has must not get past it.
+fn of_host(text: Text) -> Text {
+    match text {
+        Text::Exact(host) => Text::Exact(host.to_ascii_lowercase()),
+        Text::Pattern(pattern, _) => Text::Pattern(pattern, true),
+    }
+}
+
 /// Reads a `HeaderMatcher`.
 pub(crate) fn header(fields: &mut Fields<'_>) -> Read<Wanted> {
     let name = fields.name("name")?;
@@ -191,6 +202,9 @@ pub(crate) fn header(fields: &mut Fields<'_>) -> Read<Wanted> {
         };
         Ok((bound(range.take("start"))?, bound(range.take("end"))?))
     })?;
+    if variable == AUTHORITY {
+        found = found.into_iter().map(of_host).collect();
+    }
     let presence = fields.flag("present_match")?;
     if empty_if_missing && !matches!(&found[..], [text] if range.is_none() && says_something(text)) {
         return Err(Fault::new("treat_missing_header_as_empty", "is not supported but with a text that is not empty"));
@@ -214,7 +228,10 @@ fn matched(name: &str) -> Result<String, String> {
     if name.eq_ignore_ascii_case("x-request-id") {
         return Err(format!("{name} is not supported: Envoy asks about the id that it has made, which is made later here"));
     }
-    variable(name)
+    match &*name.to_ascii_lowercase() {
+        ":authority" | "host" => Ok(AUTHORITY.to_owned()),
+        _ => variable(name),
+    }
 }
 
 /// The variable of a header, pseudo headers of HTTP/2 included.

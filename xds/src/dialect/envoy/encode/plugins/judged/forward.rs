@@ -26,8 +26,9 @@ use super::{FORBIDDEN, MOST_FIELD, STAYING, said, status};
 pub(in super::super) const FORWARD_AUTH: &str = "heddle.forward-auth";
 /// Where Envoy keeps what the service said.
 const SAID: &str = "envoy.filters.http.ext_authz";
-/// The one thing of its answer that is kept.
-const STATUS: &str = ":status";
+/// The one thing of its answer that is kept: the script says it of what the service itself has said. Envoy's own answer to a question by a call of gRPC that
+/// nobody took is 200, too, with a status of gRPC.
+const CONSENT: &str = "x-heddle-consent";
 /// Calls of a service under way at once.
 const CALLS: u64 = 1024;
 /// What the service is told of a request, by our agents' names.
@@ -55,8 +56,10 @@ function envoy_on_response(handle)
   local h = handle:headers()
   h:remove('x-envoy-auth-headers-to-remove')
   for _, name in ipairs({@hidden}) do h:remove(name) end
+  h:remove('x-heddle-consent')
   if string.sub(h:get(':status'),1,1) == '2' then
     h:replace(':status','200')
+    h:replace('x-heddle-consent','yes')
     local gone = {}
     for _, name in ipairs({@replaced}) do
       if h:get(name) == nil then table.insert(gone, name) end
@@ -172,14 +175,14 @@ fn answer(config: &Config) -> wire::AuthorizationResponse {
         allowed_upstream_headers: list(&replaced(config)),
         // None is all to Envoy.
         allowed_client_headers: if all { None } else { list(&shown) },
-        dynamic_metadata_from_headers: Some(matcher::ListStringMatcher { patterns: vec![exact(STATUS)] }),
+        dynamic_metadata_from_headers: Some(matcher::ListStringMatcher { patterns: vec![exact(CONSENT)] }),
         ..Default::default()
     }
 }
 
 /// The service has consented. A connection keeps the filters that it began with, so that the judge behind them, which is older, has to ask.
 fn consent() -> Principal {
-    said(SAID, STATUS, "200")
+    said(SAID, CONSENT, "yes")
 }
 
 /// What the service is asked.
