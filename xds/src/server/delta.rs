@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::subscription::{InFlight, Subscription};
-use super::refused::{Leads, MAX_KEPT};
+use super::refused::{Leads, MAX_WAITING, Taken};
 use super::sent::Sent;
 use super::{KindView, Machine, Nack, ResourceView};
 use crate::model::Kind;
@@ -91,7 +91,7 @@ impl DeltaMachine {
                         send(&found, &mut size);
                     }
                 }
-                None if state.vanishes((kind, &name), asked, source, &self.scope) => {
+                None if state.vanishes((kind, &name), asked, (source, self.position), &self.scope) => {
                     size += name.len() + 16;
                     removed.push(name);
                 }
@@ -148,18 +148,18 @@ impl DeltaMachine {
         self.types == Types::Envoy && kind == Kind::Route && under_way && routes.sent.count() > 0
     }
 
-    /// Whether the client has taken what may lead to that which is gone of a kind; what is gone stays until then. Who speaks our types is told a view in
+    /// How far the client is with what may lead to that which is gone of a kind; what is gone stays until then. Who speaks our types is told a view in
     /// one go.
     fn leads(&self, kind: Kind) -> Leads {
-        let leading =
-            || Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, _)| Leads::are(*other, kind)).map(|(_, state)| state);
+        let mut leading =
+            Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, _)| Leads::are(*other, kind)).map(|(_, state)| state);
         if self.types == Types::Heddle {
-            return if leading().any(|state| !state.left.is_empty()) { Leads::Refused } else { Leads::Taken };
+            return if leading.any(|state| !state.left.is_empty()) { Leads::Refused } else { Leads::TAKEN };
         }
         // Who comes back asks for one kind after the other, and for all of them before it has answered.
         let comes_back = !self.heard && self.kinds.iter().any(|state| !state.in_flight.is_empty());
-        let leads = leading().map(Subscription::stands).max().unwrap_or_default();
-        leads.max(if comes_back { Leads::UnderWay } else { Leads::Taken })
+        let leads = leading.filter(|state| state.open).map(Subscription::stands).min().unwrap_or(Leads::TAKEN);
+        leads.min(if comes_back { Leads::UnderWay } else { Leads::TAKEN })
     }
 
     /// Whether something of a kind is still to be sent; what stays is not.
@@ -172,15 +172,9 @@ impl DeltaMachine {
     fn next_removal(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
         let leads = self.leads(kind);
         let state = &mut self.kinds[kind.index()];
-        let stays = match leads {
-            Leads::Taken => 0,
-            Leads::UnderWay => return None,
-            Leads::Refused => MAX_KEPT,
-        };
         let (mut removed, mut size) = (Vec::new(), 0);
         while size < CHUNK
-            && state.gone.len() > stays
-            && let Some(name) = state.gone.pop_first()
+            && let Some(name) = state.gone.pop(leads)
         {
             if source.get(kind, &name, &self.scope).is_some() {
                 state.dirty.insert(name);
@@ -190,7 +184,13 @@ impl DeltaMachine {
             }
         }
         state.settle(kind, self.position, source);
-        (!removed.is_empty()).then(|| self.seal(kind, source.position(), Vec::new(), removed, Vec::new()))
+        if removed.is_empty() {
+            if !state.tells() {
+                state.told(self.position);
+            }
+            return None;
+        }
+        Some(self.seal(kind, source.position(), Vec::new(), removed, Vec::new()))
     }
 
     fn seal(
@@ -209,7 +209,7 @@ impl DeltaMachine {
         let version: Arc<str> = position.to_string().into();
         let set = resources.iter().map(|resource| (resource.name.clone(), resource.version.clone()));
         let names = set.chain(removed.iter().map(|name| (name.clone(), Arc::default()))).collect();
-        let flight = InFlight { nonce: nonce.clone(), version: version.clone(), names, anew };
+        let flight = InFlight { number: self.nonce, nonce: nonce.clone(), version: version.clone(), names, anew };
         self.kinds[kind.index()].in_flight.push_back(flight);
         DeltaResponse { kind, version, nonce, resources, removed }
     }
@@ -236,6 +236,7 @@ impl Machine for DeltaMachine {
             // Which of the clusters that come by another stream wait for them, an Envoy does not say.
             state.refused.take(request.initial.iter());
             let held = |name: &Arc<str>| (all || asked.contains(name)) && !is_apart && !warming.contains(name);
+            state.taken = Taken::default();
             state.sent = Sent::told(request.initial.into_iter().filter(|(name, _)| held(name)));
         }
         if all {
@@ -306,13 +307,16 @@ impl Machine for DeltaMachine {
         let behind = Kind::ALL[Kind::Route.index()..].iter().any(|kind| self.owes(*kind));
         let removals = Kind::ALL.into_iter().any(|kind| !self.kinds[kind.index()].gone.is_empty() && self.owes(kind));
         let held_up = self.must_wait(Kind::Route) && !clusters_wait && (behind || removals);
-        !held_up && self.kinds.iter().all(|state| state.in_flight.len() < MAX_IN_FLIGHT)
+        // Who answers to what replaces nothing for long must not fill up with what is gone.
+        let too_much = |kind: &Kind| self.kinds[kind.index()].gone.len() > MAX_WAITING && self.leads(*kind) != Leads::Refused;
+        let filled_up = !clusters_wait && Kind::ALL.iter().any(too_much);
+        !held_up && !filled_up && self.kinds.iter().all(|state| state.in_flight.len() < MAX_IN_FLIGHT)
     }
 
     fn response(&mut self, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
         for kind in Kind::ALL {
             if self.must_wait(kind) {
-                return None;
+                break;
             }
             if let Some(response) = self.next_set(kind, source) {
                 return Some(response);
@@ -361,7 +365,7 @@ impl Machine for DeltaMachine {
     fn kept(&self) -> Vec<(Kind, Arc<str>)> {
         let stays = |(kind, _): &(Kind, &Subscription)| self.leads(*kind) == Leads::Refused;
         let all = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| !state.gone.is_empty()).filter(stays);
-        all.flat_map(|(kind, state)| state.gone.iter().map(move |name| (kind, name.clone()))).collect()
+        all.flat_map(|(kind, state)| state.gone.names().map(move |name| (kind, name.clone()))).collect()
     }
 
     fn taken(&mut self) -> Vec<Arc<str>> {
