@@ -98,7 +98,7 @@ impl DeltaMachine {
                 None => {}
             }
         }
-        state.settle(kind, self.position, source);
+        state.settle(kind, self.position, (source, &self.scope));
         if resources.is_empty() && removed.is_empty() && !state.answer {
             return None;
         }
@@ -183,7 +183,7 @@ impl DeltaMachine {
                 removed.push(name);
             }
         }
-        state.settle(kind, self.position, source);
+        state.settle(kind, self.position, (source, &self.scope));
         if removed.is_empty() {
             if !state.tells() {
                 state.told(self.position);

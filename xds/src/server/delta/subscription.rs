@@ -102,18 +102,18 @@ impl Subscription {
         now
     }
 
-    /// Once the client was sent everything that it sees, what it has is that of every such client.
-    pub(super) fn settle(&mut self, kind: Kind, position: u64, source: &dyn SnapshotSource) {
+    /// Once the client was sent everything that it sees, what it has is that of every such client, but for what is not told or is still to be removed.
+    pub(super) fn settle(&mut self, kind: Kind, position: u64, (source, scope): (&dyn SnapshotSource, &NodeScope)) {
         if self.asked.is_empty() {
             // Who names thousands would keep the room for their answers.
             self.asked = HashSet::new();
         }
-        if !self.wildcard || self.pending() || source.leaves(kind) {
+        if !self.wildcard || self.tells() {
             return;
         }
         let (at, all) = source.all(kind);
-        if at == position && !self.sent.is_settled(&all) {
-            self.sent.settle(all, self.sent.count());
+        if at == position && !self.sent.is_settled(&all, |name| self.left.contains(name) || self.gone.contains(name)) {
+            self.sent.settle(all, self.left.iter().chain(self.gone.names()), scope);
         }
     }
 
@@ -133,11 +133,6 @@ impl Subscription {
             }
         };
         names.iter().map(one).collect()
-    }
-
-    /// Whether something is still to be sent, or to be removed.
-    fn pending(&self) -> bool {
-        self.tells() || !self.gone.is_empty()
     }
 
     /// Whether something is still to be sent.
@@ -211,5 +206,35 @@ impl Subscription {
         self.asked.retain(|name| self.names.contains(name));
         self.gone.retain(|name| self.names.contains(name));
         self.left.retain(|name| self.names.contains(name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::server::tests::secrets;
+    use crate::snapshot::SnapshotStore;
+
+    #[test]
+    fn who_goes_on_with_something_that_is_not_told_shares_all_the_rest_with_others() {
+        let (before, store): (SnapshotStore, SnapshotStore) =
+            (secrets(&["a", "b", "gone", "left"]), secrets(&["a", "b", "left"]));
+        store.leave(&[(Kind::Secret, "left".into())]);
+        let scope = NodeScope::default();
+        let told = before.all(Kind::Secret).1;
+        let told = told.iter().map(|(name, found)| (name.clone(), found.version.clone()));
+        let mut state = Subscription { open: true, wildcard: true, sent: Sent::told(told), ..Subscription::default() };
+        state.look_at_all(Kind::Secret, &store, &scope);
+        for name in std::mem::take(&mut state.dirty) {
+            state.vanishes((Kind::Secret, &name), false, (&store, store.position()), &scope);
+        }
+        let (at, all) = store.all(Kind::Secret);
+        state.settle(Kind::Secret, at, (&store, &scope));
+        let is_own = |name: &Arc<str>| ["gone", "left"].contains(&&**name);
+        assert!(state.sent.is_settled(&all, is_own), "{:?}", state.sent);
+        assert_eq!(state.sent.names(&scope).iter().filter(|name| is_own(name)).count(), 2);
+        assert_eq!(state.sent.count(), 4);
     }
 }
