@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::subscription::{InFlight, Subscription};
-use super::refused::{Leads, MAX_WAITING, Taken};
+use super::refused::{Leads, MAX_WAITING, Stands, Taken};
 use super::sent::Sent;
 use super::{KindView, Machine, Nack, ResourceView};
 use crate::model::Kind;
@@ -33,6 +33,8 @@ pub struct DeltaMachine {
     position: u64,
     nonce: u64,
     kinds: [Subscription; Kind::ALL.len()],
+    /// How the client stands to what it asked for by other streams.
+    others: Stands,
     /// The client has answered to something.
     heard: bool,
     /// Clusters that were told before endpoints were asked for: they wait for those, whatever version of them the client says that it has.
@@ -50,6 +52,7 @@ impl DeltaMachine {
             position,
             nonce: 0,
             kinds: Default::default(),
+            others: Stands::default(),
             heard: false,
             warming: HashSet::new(),
             taken: Vec::new(),
@@ -159,7 +162,14 @@ impl DeltaMachine {
         // Who comes back asks for one kind after the other, and for all of them before it has answered.
         let comes_back = !self.heard && self.kinds.iter().any(|state| !state.in_flight.is_empty());
         let leads = leading.filter(|state| state.open).map(Subscription::stands).min().unwrap_or(Leads::TAKEN);
-        leads.min(if comes_back { Leads::UnderWay } else { Leads::TAKEN })
+        leads.min(if comes_back { Leads::UnderWay } else { Leads::TAKEN }).min(self.leads_elsewhere(kind))
+    }
+
+    /// The same of what other streams of the client are about, for which this one holds up no more than so much.
+    fn leads_elsewhere(&self, kind: Kind) -> Leads {
+        let leads = self.others.leads(kind, |other| self.kinds[other.index()].open);
+        let is_much = self.kinds[kind.index()].gone.len() > MAX_WAITING;
+        if is_much && leads != Leads::Refused { Leads::TAKEN } else { leads }
     }
 
     /// Whether something of a kind is still to be sent; what stays is not.
@@ -374,5 +384,14 @@ impl Machine for DeltaMachine {
 
     fn warm(&mut self, clusters: Vec<Arc<str>>) {
         clusters.iter().for_each(|cluster| self.tell_elsewhere(Kind::Upstream, cluster));
+    }
+
+    fn stands(&self) -> Stands {
+        let open = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open && self.types != Types::Heddle);
+        Stands::new(self.position, open.map(|(kind, state)| (kind, state.stands())))
+    }
+
+    fn beside(&mut self, others: Stands) {
+        self.others = others;
     }
 }

@@ -1,6 +1,7 @@
 //! What a client refuses of one kind, until it accepts something newer. It knows no stream.
 
 mod gone;
+mod stands;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::snapshot::History;
 #[cfg(test)]
 pub(super) use self::gone::MAX_KEPT;
 pub(super) use self::gone::{Gone, Leads, MAX_WAITING, Taken};
+pub use self::stands::Stands;
 
 /// Names of a response that are looked for in a text that others wrote.
 const MAX_LOOKED_FOR: usize = 10_000;

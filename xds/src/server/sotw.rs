@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::subscription::{Shown, Subscription, version_of_all};
-use super::refused::{Leads, MAX_WAITING, Taken};
+use super::refused::{Leads, MAX_WAITING, Stands, Taken};
 use super::{KindView, Machine, Nack, ResourceView};
 use crate::model::Kind;
 use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, Types, is_followed};
@@ -27,12 +27,14 @@ pub struct SotwMachine {
     position: u64,
     nonce: u64,
     kinds: [Subscription; Kind::ALL.len()],
+    /// How the client stands to what it asked for by other streams.
+    others: Stands,
 }
 
 impl SotwMachine {
     /// A new stream of a node that begins at a position of the source (taken before anything is read from it).
     pub fn new(scope: NodeScope, position: u64) -> SotwMachine {
-        SotwMachine { scope, types: Types::Heddle, position, nonce: 0, kinds: Default::default() }
+        SotwMachine { scope, types: Types::Heddle, position, nonce: 0, kinds: Default::default(), others: Stands::default() }
     }
 
     /// The same, to a node that speaks these types.
@@ -156,7 +158,14 @@ impl SotwMachine {
             return Leads::TAKEN;
         }
         let leading = Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, state)| state.open && Leads::are(*other, kind));
-        leading.map(|(_, state)| state.stands()).min().unwrap_or(Leads::TAKEN)
+        leading.map(|(_, state)| state.stands()).min().unwrap_or(Leads::TAKEN).min(self.leads_elsewhere(kind))
+    }
+
+    /// The same of what other streams of the client are about, for which this one holds up no more than so much.
+    fn leads_elsewhere(&self, kind: Kind) -> Leads {
+        let leads = self.others.leads(kind, |other| self.kinds[other.index()].open);
+        let is_much = self.kinds[kind.index()].gone.len() > MAX_WAITING;
+        if is_much && leads != Leads::Refused { Leads::TAKEN } else { leads }
     }
 
     /// Whether something of a kind is still to be sent; what stays is not.
@@ -371,5 +380,14 @@ impl Machine for SotwMachine {
     fn resources(&self) -> Vec<ResourceView> {
         let of = |(kind, state): (Kind, &Subscription)| state.resources(kind);
         Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open).flat_map(of).collect()
+    }
+
+    fn stands(&self) -> Stands {
+        let open = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open && self.types != Types::Heddle);
+        Stands::new(self.position, open.map(|(kind, state)| (kind, state.stands())))
+    }
+
+    fn beside(&mut self, others: Stands) {
+        self.others = others;
     }
 }

@@ -278,3 +278,55 @@ fn who_never_answers_to_routes_does_not_fill_up_with_what_is_gone() {
     assert_eq!(answers_sotw(&mut by_sotw, &store, &whole, None)[0].resources.len(), 1);
     assert!(node.is_free() && by_sotw.is_free());
 }
+
+/// Two streams of an Envoy that holds the upstream `u` and routes that lead there: one for clusters, one for routes.
+fn apart(store: &SnapshotStore) -> [DeltaMachine; 2] {
+    let mut streams = [Kind::Upstream, Kind::Route].map(|kind| {
+        let mut node = DeltaMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+        node.request(delta(kind, &[], ""), store, at(1)).unwrap();
+        for said in drain(&mut node, store) {
+            answers(&mut node, store, &said, None);
+        }
+        node
+    });
+    tell_each_other(&mut streams);
+    streams
+}
+
+fn tell_each_other([clusters, routes]: &mut [DeltaMachine; 2]) {
+    clusters.beside(routes.stands());
+    routes.beside(clusters.stands());
+}
+
+#[test]
+fn what_is_gone_waits_for_routes_that_come_by_another_stream_of_its_node() {
+    for error in [None, Some("deprecated field")] {
+        let store = world();
+        let mut streams = apart(&store);
+        moves(&store);
+        // Its clusters are looked at before the routes are.
+        streams[0].changes(since(&store, streams[0].position()), &store);
+        let clusters = drain(&mut streams[0], &store);
+        assert_eq!(told(&clusters), [(Kind::Upstream, 1, vec![])]);
+        assert!(answers(&mut streams[0], &store, &clusters[0], None).is_empty(), "they are not through with this view");
+        streams[1].changes(since(&store, streams[1].position()), &store);
+        let table = drain(&mut streams[1], &store);
+        tell_each_other(&mut streams);
+        assert!(drain(&mut streams[0], &store).is_empty() && !streams[0].answered());
+        answers(&mut streams[1], &store, &table[0], error);
+        tell_each_other(&mut streams);
+        let removed = drain(&mut streams[0], &store);
+        if error.is_none() {
+            assert_eq!(told(&removed), [(Kind::Upstream, 0, vec!["u"])]);
+            continue;
+        }
+        assert!(removed.is_empty());
+        assert_eq!(kept(&streams[0]), [(Kind::Upstream, "u".into())]);
+        put(&store, Kind::Route, "heddle", "routes 3");
+        streams[1].changes(since(&store, streams[1].position()), &store);
+        let mended = drain(&mut streams[1], &store);
+        answers(&mut streams[1], &store, &mended[0], None);
+        tell_each_other(&mut streams);
+        assert_eq!(told(&drain(&mut streams[0], &store)), [(Kind::Upstream, 0, vec!["u"])]);
+    }
+}
