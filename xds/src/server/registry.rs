@@ -3,6 +3,7 @@
 pub(super) mod beside;
 pub(super) mod inspect;
 mod instances;
+mod joined;
 mod loads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +59,8 @@ pub struct NodeView {
     pub dialect: Dialect,
     /// Whose types it speaks.
     pub types: Types,
+    /// By how many streams it is connected; none when it left.
+    pub streams: usize,
     /// Since when; `None` when it left.
     pub connected_since: Option<SystemTime>,
     /// When it last said something.
@@ -166,10 +169,10 @@ impl NodeRegistry {
         NodeRegistry::default()
     }
 
-    /// All connected nodes, and those that left, by id. A node with two streams is there twice.
+    /// All connected nodes, and those that left, by id. A node with several streams is there once, with what it holds and refuses over all of them.
     pub fn nodes(&self) -> Vec<NodeView> {
         let inner = self.lock();
-        let mut nodes: Vec<NodeView> = inner.streams.values().chain(inner.gone.values()).cloned().collect();
+        let mut nodes = joined::joined(inner.streams.values().chain(inner.gone.values()));
         drop(inner);
         self.add_held(&mut nodes);
         nodes.sort_by(|a, b| a.node.scope.id.cmp(&b.node.scope.id));
@@ -277,6 +280,7 @@ impl NodeRegistry {
             node,
             dialect,
             types: Types::Heddle,
+            streams: 1,
             connected_since: Some(now),
             last_contact: now,
             kinds: Vec::new(),
@@ -427,7 +431,7 @@ impl Drop for Presence {
         if inner.streams.values().any(|other| other.node.scope.id == view.node.scope.id) {
             return;
         }
-        view.connected_since = None;
+        (view.connected_since, view.streams) = (None, 0);
         inner.gone.insert(view.node.scope.id.clone(), view);
         if inner.gone.len() > MAX_GONE {
             let oldest = inner.gone.iter().min_by_key(|(_, view)| view.last_contact).map(|(id, _)| id.clone());

@@ -11,7 +11,7 @@ use crate::protocol::{DeltaRequest, Dialect, NodeInfo, Types};
 use crate::server::registry::Presence;
 use crate::server::registry::beside::Word;
 use crate::server::registry::inspect::Ask;
-use crate::server::{DeltaMachine, InstanceEvent, KindView, NodeRegistry, Stands};
+use crate::server::{DeltaMachine, InstanceEvent, KindView, Nack, NodeRegistry, Stands};
 use crate::snapshot::Versioned;
 
 fn came(second: u64) -> (SystemTime, Instant) {
@@ -104,6 +104,34 @@ fn the_streams_of_a_node_tell_each_other_how_it_stands_to_what_it_was_told() {
     again.update(&mut by_routes, 1, None);
     assert_eq!(hears(&mut clusters), Some(by_routes.stands()));
     assert_eq!(hears(&mut stranger), None);
+}
+
+#[test]
+fn a_node_with_a_stream_for_each_type_is_shown_as_one() {
+    let registry = Arc::new(NodeRegistry::new());
+    let held = |kind, resources| KindView { kind, version: "7".into(), resources, pending: false };
+    let nack = |kind: Kind| Nack {
+        kind,
+        name: "n".into(),
+        version: "".into(),
+        field: String::new(),
+        reason: "no".into(),
+        time: at(3),
+        parts: Arc::default(),
+    };
+    let old = registry.enter(node("gw-1"), Dialect::Delta, came(1));
+    old.note(vec![held(Kind::Route, 1)], vec![nack(Kind::Route)], Some(at(9)));
+    let clusters = registry.enter(node("gw-1"), Dialect::Delta, came(2));
+    clusters.note(vec![held(Kind::Upstream, 5)], vec![nack(Kind::Upstream)], Some(at(4)));
+    let routes = registry.enter(node("gw-1"), Dialect::Delta, came(3));
+    routes.note(vec![held(Kind::Route, 2)], Vec::new(), Some(at(5)));
+    let _other_way = registry.enter(node("gw-1"), Dialect::Sotw, came(4));
+    let views = registry.nodes();
+    let [view, other] = &views[..] else { panic!("{views:?}") };
+    assert_eq!((view.streams, view.connected_since, view.last_contact), (3, Some(at(1)), at(9)));
+    assert_eq!(view.kinds, [held(Kind::Upstream, 5), held(Kind::Route, 2)], "of routes the later stream says it");
+    assert_eq!(view.nacks, [nack(Kind::Upstream)]);
+    assert_eq!((other.streams, other.dialect), (1, Dialect::Sotw));
 }
 
 #[test]
