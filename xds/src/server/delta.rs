@@ -147,7 +147,7 @@ impl DeltaMachine {
     /// Envoy takes new routes at once but new clusters only when it has their endpoints, so routes that it has already change after those are confirmed.
     fn must_wait(&self, kind: Kind) -> bool {
         let [clusters, endpoints, routes] = [Kind::Upstream, Kind::Endpoints, Kind::Route].map(|kind| &self.kinds[kind.index()]);
-        let under_way = !clusters.in_flight.is_empty() || !endpoints.in_flight.is_empty();
+        let under_way = !clusters.in_flight.is_empty() || !endpoints.in_flight.is_empty() || self.clusters_wait_elsewhere();
         self.types == Types::Envoy && kind == Kind::Route && under_way && routes.sent.count() > 0
     }
 
@@ -165,7 +165,12 @@ impl DeltaMachine {
         leads.min(if comes_back { Leads::UnderWay } else { Leads::TAKEN }).min(self.leads_elsewhere(kind))
     }
 
-    /// The same of what other streams of the client are about, for which this one holds up no more than so much.
+    /// Whether other streams of the client have clusters under way to it that the view has which this one is at.
+    fn clusters_wait_elsewhere(&self) -> bool {
+        self.others.are_clusters_under_way(self.position, |kind| self.kinds[kind.index()].open)
+    }
+
+    /// How far it is with what leads there and comes by other streams, for which this one holds up no more than so much.
     fn leads_elsewhere(&self, kind: Kind) -> Leads {
         let leads = self.others.leads(kind, |other| self.kinds[other.index()].open);
         let is_much = self.kinds[kind.index()].gone.len() > MAX_WAITING;
@@ -313,7 +318,7 @@ impl Machine for DeltaMachine {
     /// To an Envoy a view is told whole before the next while endpoints are all that this waits for, or endpoints that change all the time would keep it waiting
     /// for ever. For clusters nothing waits but routes: an Envoy confirms them when they are warm, which may take as long as their checks.
     fn is_free(&self) -> bool {
-        let clusters_wait = !self.kinds[Kind::Upstream.index()].in_flight.is_empty();
+        let clusters_wait = !self.kinds[Kind::Upstream.index()].in_flight.is_empty() || self.clusters_wait_elsewhere();
         let behind = Kind::ALL[Kind::Route.index()..].iter().any(|kind| self.owes(*kind));
         let removals = Kind::ALL.into_iter().any(|kind| !self.kinds[kind.index()].gone.is_empty() && self.owes(kind));
         let held_up = self.must_wait(Kind::Route) && !clusters_wait && (behind || removals);
@@ -388,7 +393,7 @@ impl Machine for DeltaMachine {
 
     fn stands(&self) -> Stands {
         let open = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open && self.types != Types::Heddle);
-        Stands::new(self.position, open.map(|(kind, state)| (kind, state.stands())))
+        Stands::new(self.position, open.map(|(kind, state)| (kind, state.stands(), state.in_flight.is_empty() && !state.tells())))
     }
 
     fn beside(&mut self, others: Stands) {

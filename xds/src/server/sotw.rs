@@ -147,7 +147,7 @@ impl SotwMachine {
     /// Envoy takes new routes at once but new clusters only when it has their endpoints, so routes that it has already change after those are confirmed.
     fn must_wait(&self, kind: Kind) -> bool {
         let [clusters, endpoints, routes] = [Kind::Upstream, Kind::Endpoints, Kind::Route].map(|kind| &self.kinds[kind.index()]);
-        let under_way = clusters.in_flight || endpoints.in_flight;
+        let under_way = clusters.in_flight || endpoints.in_flight || self.clusters_wait_elsewhere();
         self.types == Types::Envoy && kind == Kind::Route && under_way && !routes.sent.is_empty()
     }
 
@@ -161,7 +161,12 @@ impl SotwMachine {
         leading.map(|(_, state)| state.stands()).min().unwrap_or(Leads::TAKEN).min(self.leads_elsewhere(kind))
     }
 
-    /// The same of what other streams of the client are about, for which this one holds up no more than so much.
+    /// Whether other streams of the client have clusters under way to it that the view has which this one is at.
+    fn clusters_wait_elsewhere(&self) -> bool {
+        self.others.are_clusters_under_way(self.position, |kind| self.kinds[kind.index()].open)
+    }
+
+    /// How far it is with what leads there and comes by other streams, for which this one holds up no more than so much.
     fn leads_elsewhere(&self, kind: Kind) -> Leads {
         let leads = self.others.leads(kind, |other| self.kinds[other.index()].open);
         let is_much = self.kinds[kind.index()].gone.len() > MAX_WAITING;
@@ -317,7 +322,7 @@ impl Machine for SotwMachine {
             _ => {
                 let behind = self.kinds[Kind::Route.index()..].iter().any(Subscription::is_due);
                 let removals = Kind::ALL.into_iter().any(|kind| !self.kinds[kind.index()].gone.is_empty() && self.owes(kind));
-                let clusters_wait = self.kinds[Kind::Upstream.index()].in_flight;
+                let clusters_wait = self.kinds[Kind::Upstream.index()].in_flight || self.clusters_wait_elsewhere();
                 // Who answers to what replaces nothing for long must not fill up with what is gone.
                 let too_much =
                     |kind: &Kind| self.kinds[kind.index()].gone.len() > MAX_WAITING && self.leads(*kind) != Leads::Refused;
@@ -384,7 +389,7 @@ impl Machine for SotwMachine {
 
     fn stands(&self) -> Stands {
         let open = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open && self.types != Types::Heddle);
-        Stands::new(self.position, open.map(|(kind, state)| (kind, state.stands())))
+        Stands::new(self.position, open.map(|(kind, state)| (kind, state.stands(), !state.in_flight && !state.is_due())))
     }
 
     fn beside(&mut self, others: Stands) {

@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn a_crowd_that_says_the_same_id_is_not_taken_for_one_node() {
         let (mut company, owner) = (Company::default(), owner(&NodeScope::default()));
-        let routes = Stands::new(7, [(Kind::Route, Leads::Refused)].into_iter());
+        let routes = Stands::new(7, [(Kind::Route, Leads::Refused, true)].into_iter());
         let first = company.enter(0, owner.clone());
         company.note(0, &owner, (1, &Stands::default()));
         let heard = || first.lock().stands.take().map(|stands| *stands);
@@ -159,7 +159,7 @@ mod tests {
             company.note(id, &owner, (1, &Stands::default()));
         }
         assert_eq!(heard(), Some(Stands::default()));
-        company.note(1, &owner, (1, &Stands::new(8, [(Kind::Route, Leads::Refused)].into_iter())));
+        company.note(1, &owner, (1, &Stands::new(8, [(Kind::Route, Leads::Refused, true)].into_iter())));
         assert_eq!(heard(), None);
         (2..100).for_each(|id| company.leave(id, &owner));
         assert_eq!(heard().map(|stands| stands.position()), Some(8), "it may be one again");

@@ -310,6 +310,8 @@ fn what_is_gone_waits_for_routes_that_come_by_another_stream_of_its_node() {
         assert_eq!(told(&clusters), [(Kind::Upstream, 1, vec![])]);
         assert!(answers(&mut streams[0], &store, &clusters[0], None).is_empty(), "they are not through with this view");
         streams[1].changes(since(&store, streams[1].position()), &store);
+        assert!(drain(&mut streams[1], &store).is_empty() && streams[1].is_free(), "routes wait for clusters in turn");
+        tell_each_other(&mut streams);
         let table = drain(&mut streams[1], &store);
         tell_each_other(&mut streams);
         assert!(drain(&mut streams[0], &store).is_empty() && !streams[0].answered());
@@ -323,7 +325,11 @@ fn what_is_gone_waits_for_routes_that_come_by_another_stream_of_its_node() {
         assert!(removed.is_empty());
         assert_eq!(kept(&streams[0]), [(Kind::Upstream, "u".into())]);
         put(&store, Kind::Route, "heddle", "routes 3");
-        streams[1].changes(since(&store, streams[1].position()), &store);
+        for node in &mut streams {
+            node.changes(since(&store, node.position()), &store);
+        }
+        assert!(drain(&mut streams[0], &store).is_empty());
+        tell_each_other(&mut streams);
         let mended = drain(&mut streams[1], &store);
         answers(&mut streams[1], &store, &mended[0], None);
         tell_each_other(&mut streams);
