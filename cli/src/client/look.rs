@@ -157,14 +157,18 @@ pub async fn nodes(args: NodesArgs) -> Result<(), ClientError> {
     let row = |node: &api::NodeStatus| {
         let resources: u64 = node.types.iter().map(|held| held.resources).sum();
         let pending = node.types.iter().any(|held| held.pending);
-        let state = if node.connected_since.is_none() { "away" } else { "connected" };
+        let state = match node.streams {
+            _ if node.connected_since.is_none() => "away".to_owned(),
+            0 | 1 => "connected".to_owned(),
+            streams => format!("connected ({streams} streams)"),
+        };
         let held = format!("{resources}{}", if pending { " (more on the way)" } else { "" });
         vec![
             node.id.clone(),
             node.role.clone(),
             node.zone.clone(),
             node.version.clone(),
-            state.into(),
+            state,
             held,
             node.nacks.len().to_string(),
         ]
@@ -197,7 +201,7 @@ fn node_json(node: &api::NodeStatus) -> Value {
     let withheld = |one: &api::Withheld| json!({ "kind": one.kind, "resource": one.resource, "reason": one.reason });
     json!({
         "id": node.id, "role": node.role, "zone": node.zone, "version": node.version, "dialect": node.dialect,
-        "connected": node.connected_since.is_some(),
+        "connected": node.connected_since.is_some(), "streams": node.streams,
         "connected_since": node.connected_since.as_ref().map(|stamp| render::time(Some(stamp))),
         "types": node.types.iter().map(held).collect::<Vec<_>>(),
         "nacks": node.nacks.iter().map(nack_json).collect::<Vec<_>>(),

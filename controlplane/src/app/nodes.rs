@@ -25,6 +25,7 @@ fn node<'a>(node: &NodeView, withheld: &[Withheld], held: impl Iterator<Item = &
         "service": &*node.node.scope.service,
         "version": &*node.node.version,
         "connected_since": node.connected_since.map(clock::unix_ms_of),
+        "streams": node.streams,
         "speaks": types.as_str(),
         "types": node.kinds.iter().map(|held| kind(types, held)).collect::<Vec<_>>(),
         "nacks": node.nacks.iter().map(|refused| nack(types, refused)).collect::<Vec<_>>(),

@@ -33,6 +33,7 @@ pub(super) fn node(view: NodeView, withheld: &[Withheld], held: Vec<HeldView>) -
         group,
         held: held.into_iter().map(|one| self::held(types, one)).collect(),
         kept: kept.collect(),
+        streams: view.streams as u64,
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use heddle_proto::envoy::config::core::v3::node::UserAgentVersionType;
 use heddle_proto::envoy::config::core::v3::{ControlPlane, Locality, Node};
 use heddle_proto::envoy::service::discovery::v3 as wire;
+use heddle_proto::envoy::r#type::v3::SemanticVersion;
 use heddle_proto::google::rpc::Status;
 use prost::Message;
 use prost_types::value::Kind as ValueKind;
@@ -19,6 +20,8 @@ use crate::snapshot::NodeScope;
 
 /// Bytes of a name, a version or a nonce.
 pub(super) const MAX_NAME: usize = 1024;
+/// Characters of a program and its version.
+const LONGEST_VERSION: usize = 128;
 /// `INVALID_ARGUMENT` of gRPC: the code of our NACKs.
 const INVALID_ARGUMENT: i32 = 3;
 /// Labels of an instance.
@@ -113,9 +116,7 @@ pub(crate) fn node_from_wire(node: Node) -> Result<NodeInfo, BadRequest> {
     {
         instance.application = at.port();
     }
-    let UserAgentVersionType::UserAgentVersion(version) =
-        node.user_agent_version_type.unwrap_or(UserAgentVersionType::UserAgentVersion(String::new()));
-    let version = if node.user_agent_name == AGENT { version } else { format!("{} {version}", node.user_agent_name) };
+    let version = program(&node.user_agent_name, node.user_agent_version_type);
     Ok(NodeInfo {
         scope: NodeScope {
             id: short("node.id", node.id)?,
@@ -127,10 +128,25 @@ pub(crate) fn node_from_wire(node: Node) -> Result<NodeInfo, BadRequest> {
             zoneless: false,
             translates: false,
         },
-        version: short("node.user_agent_version", version.trim().to_string())?,
+        version: version.into(),
         instance,
         station,
     })
+}
+
+/// Which program opens a stream, and its version: by that alone our own. It is shown to people, whatever somebody writes there.
+fn program(name: &str, version: Option<UserAgentVersionType>) -> String {
+    let version = match version {
+        Some(UserAgentVersionType::UserAgentVersion(version)) => version,
+        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => {
+            let number = |at: SemanticVersion| format!("{}.{}.{}", at.major_number, at.minor_number, at.patch);
+            build.version.map(number).unwrap_or_default()
+        }
+        None => String::new(),
+    };
+    let both = if name == AGENT { version } else { format!("{name} {version}") };
+    let is_shown = |c: &char| c.is_ascii_graphic() || *c == ' ';
+    both.trim().chars().filter(is_shown).take(LONGEST_VERSION).collect()
 }
 
 fn text(text: &str) -> Value {
@@ -377,11 +393,33 @@ fn resource_from_wire(resource: wire::Resource, urls: &mut HashMap<String, Arc<s
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+    use heddle_proto::envoy::config::core::v3::BuildVersion;
+
     use super::*;
 
     fn node() -> NodeInfo {
         let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), zone: "eu-1a".into(), ..NodeScope::default() };
         NodeInfo { scope, version: "1.2.3".into(), ..NodeInfo::default() }
+    }
+
+    #[test]
+    fn which_program_a_node_is_is_said_with_its_version() {
+        let said = |name: &str, version| {
+            let node = Node { user_agent_name: name.into(), user_agent_version_type: version, ..node_to_wire(&node()) };
+            node_from_wire(node).unwrap().version.to_string()
+        };
+        let number = SemanticVersion { major_number: 1, minor_number: 40, patch: 2 };
+        let build = |version| Some(UserAgentVersionType::UserAgentBuildVersion(BuildVersion { version }));
+        assert_eq!(said("envoy", build(Some(number))), "envoy 1.40.2");
+        assert_eq!((said("envoy", build(None)), said("envoy", None)), ("envoy".to_owned(), "envoy".to_owned()));
+        let text = |version: &str| Some(UserAgentVersionType::UserAgentVersion(version.into()));
+        assert_eq!(said("gRPC Go", text("1.75.0")), "gRPC Go 1.75.0");
+        assert_eq!((said(AGENT, text("1.2.3")), said(AGENT, build(Some(number)))), ("1.2.3".to_owned(), "1.40.2".to_owned()));
+        assert_eq!(said("odd\x1b[31m\u{202e}", text("1\n2")), "odd[31m 12", "what is shown says nothing to a terminal");
+        assert_eq!(said("long", text(&"9".repeat(5_000))).len(), LONGEST_VERSION);
+        // As Envoy 1.40 encodes it, with what it says besides of its build.
+        let bytes = b"\x0a\x02e1\x32\x05envoyB\x0d\x0a\x04\x08\x01\x10\x28\x12\x05\x0a\x03\x0a\x01a";
+        assert_eq!(&*node_from_wire(Node::decode(&bytes[..]).unwrap()).unwrap().version, "envoy 1.40.0");
     }
 
     #[test]
@@ -417,7 +455,7 @@ mod tests {
         let message = wire::DeltaDiscoveryRequest::decode(delta.as_slice()).unwrap();
         let (node, request) = delta_request_from_wire(message, Types::Heddle);
         let node = node.unwrap().unwrap();
-        assert_eq!((&*node.scope.id, &*node.scope.role, &*node.scope.zone, &*node.version), ("e1", "edge", "z", "envoy"));
+        assert_eq!((&*node.scope.id, &*node.scope.role, &*node.scope.zone, &*node.version), ("e1", "edge", "z", "envoy 1.0.0"));
         let expected = DeltaRequest {
             kind: Kind::Endpoints,
             subscribe: vec!["a".into(), "b".into()],

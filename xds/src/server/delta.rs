@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::subscription::{InFlight, Subscription};
-use super::refused::{Leads, MAX_KEPT};
+use super::refused::{Leads, MAX_WAITING, Stands, Taken};
 use super::sent::Sent;
 use super::{KindView, Machine, Nack, ResourceView};
 use crate::model::Kind;
@@ -33,6 +33,8 @@ pub struct DeltaMachine {
     position: u64,
     nonce: u64,
     kinds: [Subscription; Kind::ALL.len()],
+    /// How the client stands to what it asked for by other streams.
+    others: Stands,
     /// The client has answered to something.
     heard: bool,
     /// Clusters that were told before endpoints were asked for: they wait for those, whatever version of them the client says that it has.
@@ -50,6 +52,7 @@ impl DeltaMachine {
             position,
             nonce: 0,
             kinds: Default::default(),
+            others: Stands::default(),
             heard: false,
             warming: HashSet::new(),
             taken: Vec::new(),
@@ -91,14 +94,14 @@ impl DeltaMachine {
                         send(&found, &mut size);
                     }
                 }
-                None if state.vanishes((kind, &name), asked, source, &self.scope) => {
+                None if state.vanishes((kind, &name), asked, (source, self.position), &self.scope) => {
                     size += name.len() + 16;
                     removed.push(name);
                 }
                 None => {}
             }
         }
-        state.settle(kind, self.position, source);
+        state.settle(kind, self.position, (source, &self.scope));
         if resources.is_empty() && removed.is_empty() && !state.answer {
             return None;
         }
@@ -144,22 +147,34 @@ impl DeltaMachine {
     /// Envoy takes new routes at once but new clusters only when it has their endpoints, so routes that it has already change after those are confirmed.
     fn must_wait(&self, kind: Kind) -> bool {
         let [clusters, endpoints, routes] = [Kind::Upstream, Kind::Endpoints, Kind::Route].map(|kind| &self.kinds[kind.index()]);
-        let under_way = !clusters.in_flight.is_empty() || !endpoints.in_flight.is_empty();
+        let under_way = !clusters.in_flight.is_empty() || !endpoints.in_flight.is_empty() || self.clusters_wait_elsewhere();
         self.types == Types::Envoy && kind == Kind::Route && under_way && routes.sent.count() > 0
     }
 
-    /// Whether the client has taken what may lead to that which is gone of a kind; what is gone stays until then. Who speaks our types is told a view in
+    /// How far the client is with what may lead to that which is gone of a kind; what is gone stays until then. Who speaks our types is told a view in
     /// one go.
     fn leads(&self, kind: Kind) -> Leads {
-        let leading =
-            || Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, _)| Leads::are(*other, kind)).map(|(_, state)| state);
+        let mut leading =
+            Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, _)| Leads::are(*other, kind)).map(|(_, state)| state);
         if self.types == Types::Heddle {
-            return if leading().any(|state| !state.left.is_empty()) { Leads::Refused } else { Leads::Taken };
+            return if leading.any(|state| !state.left.is_empty()) { Leads::Refused } else { Leads::TAKEN };
         }
         // Who comes back asks for one kind after the other, and for all of them before it has answered.
         let comes_back = !self.heard && self.kinds.iter().any(|state| !state.in_flight.is_empty());
-        let leads = leading().map(Subscription::stands).max().unwrap_or_default();
-        leads.max(if comes_back { Leads::UnderWay } else { Leads::Taken })
+        let leads = leading.filter(|state| state.open).map(Subscription::stands).min().unwrap_or(Leads::TAKEN);
+        leads.min(if comes_back { Leads::UnderWay } else { Leads::TAKEN }).min(self.leads_elsewhere(kind))
+    }
+
+    /// Whether other streams of the client have clusters under way to it that the view has which this one is at.
+    fn clusters_wait_elsewhere(&self) -> bool {
+        self.others.are_clusters_under_way(self.position, |kind| self.kinds[kind.index()].open)
+    }
+
+    /// How far it is with what leads there and comes by other streams, for which this one holds up no more than so much.
+    fn leads_elsewhere(&self, kind: Kind) -> Leads {
+        let leads = self.others.leads(kind, |other| self.kinds[other.index()].open);
+        let is_much = self.kinds[kind.index()].gone.len() > MAX_WAITING;
+        if is_much && leads != Leads::Refused { Leads::TAKEN } else { leads }
     }
 
     /// Whether something of a kind is still to be sent; what stays is not.
@@ -172,15 +187,9 @@ impl DeltaMachine {
     fn next_removal(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
         let leads = self.leads(kind);
         let state = &mut self.kinds[kind.index()];
-        let stays = match leads {
-            Leads::Taken => 0,
-            Leads::UnderWay => return None,
-            Leads::Refused => MAX_KEPT,
-        };
         let (mut removed, mut size) = (Vec::new(), 0);
         while size < CHUNK
-            && state.gone.len() > stays
-            && let Some(name) = state.gone.pop_first()
+            && let Some(name) = state.gone.pop(leads)
         {
             if source.get(kind, &name, &self.scope).is_some() {
                 state.dirty.insert(name);
@@ -189,8 +198,14 @@ impl DeltaMachine {
                 removed.push(name);
             }
         }
-        state.settle(kind, self.position, source);
-        (!removed.is_empty()).then(|| self.seal(kind, source.position(), Vec::new(), removed, Vec::new()))
+        state.settle(kind, self.position, (source, &self.scope));
+        if removed.is_empty() {
+            if !state.tells() {
+                state.told(self.position);
+            }
+            return None;
+        }
+        Some(self.seal(kind, source.position(), Vec::new(), removed, Vec::new()))
     }
 
     fn seal(
@@ -209,7 +224,7 @@ impl DeltaMachine {
         let version: Arc<str> = position.to_string().into();
         let set = resources.iter().map(|resource| (resource.name.clone(), resource.version.clone()));
         let names = set.chain(removed.iter().map(|name| (name.clone(), Arc::default()))).collect();
-        let flight = InFlight { nonce: nonce.clone(), version: version.clone(), names, anew };
+        let flight = InFlight { number: self.nonce, nonce: nonce.clone(), version: version.clone(), names, anew };
         self.kinds[kind.index()].in_flight.push_back(flight);
         DeltaResponse { kind, version, nonce, resources, removed }
     }
@@ -236,6 +251,7 @@ impl Machine for DeltaMachine {
             // Which of the clusters that come by another stream wait for them, an Envoy does not say.
             state.refused.take(request.initial.iter());
             let held = |name: &Arc<str>| (all || asked.contains(name)) && !is_apart && !warming.contains(name);
+            state.taken = Taken::default();
             state.sent = Sent::told(request.initial.into_iter().filter(|(name, _)| held(name)));
         }
         if all {
@@ -302,17 +318,20 @@ impl Machine for DeltaMachine {
     /// To an Envoy a view is told whole before the next while endpoints are all that this waits for, or endpoints that change all the time would keep it waiting
     /// for ever. For clusters nothing waits but routes: an Envoy confirms them when they are warm, which may take as long as their checks.
     fn is_free(&self) -> bool {
-        let clusters_wait = !self.kinds[Kind::Upstream.index()].in_flight.is_empty();
+        let clusters_wait = !self.kinds[Kind::Upstream.index()].in_flight.is_empty() || self.clusters_wait_elsewhere();
         let behind = Kind::ALL[Kind::Route.index()..].iter().any(|kind| self.owes(*kind));
         let removals = Kind::ALL.into_iter().any(|kind| !self.kinds[kind.index()].gone.is_empty() && self.owes(kind));
         let held_up = self.must_wait(Kind::Route) && !clusters_wait && (behind || removals);
-        !held_up && self.kinds.iter().all(|state| state.in_flight.len() < MAX_IN_FLIGHT)
+        // Who answers to what replaces nothing for long must not fill up with what is gone.
+        let too_much = |kind: &Kind| self.kinds[kind.index()].gone.len() > MAX_WAITING && self.leads(*kind) != Leads::Refused;
+        let filled_up = !clusters_wait && Kind::ALL.iter().any(too_much);
+        !held_up && !filled_up && self.kinds.iter().all(|state| state.in_flight.len() < MAX_IN_FLIGHT)
     }
 
     fn response(&mut self, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
         for kind in Kind::ALL {
             if self.must_wait(kind) {
-                return None;
+                break;
             }
             if let Some(response) = self.next_set(kind, source) {
                 return Some(response);
@@ -361,7 +380,7 @@ impl Machine for DeltaMachine {
     fn kept(&self) -> Vec<(Kind, Arc<str>)> {
         let stays = |(kind, _): &(Kind, &Subscription)| self.leads(*kind) == Leads::Refused;
         let all = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| !state.gone.is_empty()).filter(stays);
-        all.flat_map(|(kind, state)| state.gone.iter().map(move |name| (kind, name.clone()))).collect()
+        all.flat_map(|(kind, state)| state.gone.names().map(move |name| (kind, name.clone()))).collect()
     }
 
     fn taken(&mut self) -> Vec<Arc<str>> {
@@ -370,5 +389,14 @@ impl Machine for DeltaMachine {
 
     fn warm(&mut self, clusters: Vec<Arc<str>>) {
         clusters.iter().for_each(|cluster| self.tell_elsewhere(Kind::Upstream, cluster));
+    }
+
+    fn stands(&self) -> Stands {
+        let open = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open && self.types != Types::Heddle);
+        Stands::new(self.position, open.map(|(kind, state)| (kind, state.stands(), state.in_flight.is_empty() && !state.tells())))
+    }
+
+    fn beside(&mut self, others: Stands) {
+        self.others = others;
     }
 }

@@ -48,7 +48,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use delta::DeltaMachine;
-pub use refused::Nack;
+pub use refused::{Nack, Stands};
 pub use registry::{
     HeldNow, Inspected, InstanceEvent, InstanceFollower, KindView, LoadView, Loads, MAX_HELD_SHOWN, NodeRegistry, NodeView,
     Refusal, ResourceView, Standing,
@@ -97,4 +97,8 @@ pub trait Machine: Send + 'static {
     }
     /// The client has taken these clusters by another stream, so that they wait for their endpoints.
     fn warm(&mut self, _clusters: Vec<Arc<str>>) {}
+    /// How the client stands to what it asked for by this stream.
+    fn stands(&self) -> Stands;
+    /// How it stands to what it asked for by others.
+    fn beside(&mut self, others: Stands);
 }

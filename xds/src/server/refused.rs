@@ -1,5 +1,8 @@
 //! What a client refuses of one kind, until it accepts something newer. It knows no stream.
 
+mod gone;
+mod stands;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,32 +11,15 @@ use crate::model::Kind;
 use crate::protocol::{parse_nack, shortened};
 use crate::snapshot::History;
 
+#[cfg(test)]
+pub(super) use self::gone::MAX_KEPT;
+pub(super) use self::gone::{Gone, Leads, MAX_WAITING, Taken};
+pub use self::stands::Stands;
+
 /// Names of a response that are looked for in a text that others wrote.
 const MAX_LOOKED_FOR: usize = 10_000;
 /// Refused resources that are remembered by name, per kind and stream.
 const MAX_REFUSED: usize = 1000;
-
-/// What is gone and stays at a client all the same, of each kind: what is refused for long must not let clients fill up with what others leave behind.
-pub(super) const MAX_KEPT: usize = 1000;
-
-/// How a client stands to what may lead to resources that are gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) enum Leads {
-    /// It has taken the newest version, which leads there no more.
-    #[default]
-    Taken,
-    /// It has not answered yet.
-    UnderWay,
-    /// It goes on with an older version.
-    Refused,
-}
-
-impl Leads {
-    /// Whether resources of one kind may lead to those of another one. Endpoints do not, and change too often to wait for.
-    pub(super) fn are(kind: Kind, to: Kind) -> bool {
-        kind.index() > to.index() && kind != Kind::Endpoints
-    }
-}
 
 /// A resource that a node refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! Who is connected, what they hold and what they refuse. It knows no protocol; the admin service reads it.
 
+pub(super) mod beside;
 pub(super) mod inspect;
 mod instances;
+mod joined;
 mod loads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,14 +14,14 @@ use heddle_node::clock::Instant;
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::time::timeout;
 
-use self::inspect::{Ask, Asking, Asks, Beside};
+use self::beside::{Beside, Company, Owner};
+use self::inspect::{Ask, Asking, Asks};
 use self::instances::{Outbox, Pace};
 use super::rollout::{GroupName, GroupView, HeldView, Rollouts};
-use super::{Machine, Nack};
+use super::{Machine, Nack, Stands};
 use crate::dialect::envoy::encode::Ledger;
 use crate::model::{Instance, Kind};
 use crate::protocol::{Dialect, NodeInfo, Types};
-use crate::snapshot::NodeScope;
 
 pub use self::inspect::{Inspected, ResourceView, Standing};
 pub use self::instances::InstanceFollower;
@@ -57,6 +59,8 @@ pub struct NodeView {
     pub dialect: Dialect,
     /// Whose types it speaks.
     pub types: Types,
+    /// By how many streams it is connected; none when it left.
+    pub streams: usize,
     /// Since when; `None` when it left.
     pub connected_since: Option<SystemTime>,
     /// When it last said something.
@@ -144,7 +148,7 @@ struct Inner {
     next: u64,
     streams: BTreeMap<u64, NodeView>,
     asking: BTreeMap<u64, Asking>,
-    beside: BTreeMap<u64, Arc<Beside>>,
+    company: Company,
     gone: BTreeMap<Arc<str>, NodeView>,
     followers: u64,
     /// Resources that nodes refused, so far.
@@ -165,10 +169,10 @@ impl NodeRegistry {
         NodeRegistry::default()
     }
 
-    /// All connected nodes, and those that left, by id. A node with two streams is there twice.
+    /// All connected nodes, and those that left, by id. A node with several streams is there once, with what it holds and refuses over all of them.
     pub fn nodes(&self) -> Vec<NodeView> {
         let inner = self.lock();
-        let mut nodes: Vec<NodeView> = inner.streams.values().chain(inner.gone.values()).cloned().collect();
+        let mut nodes = joined::joined(inner.streams.values().chain(inner.gone.values()));
         drop(inner);
         self.add_held(&mut nodes);
         nodes.sort_by(|a, b| a.node.scope.id.cmp(&b.node.scope.id));
@@ -269,12 +273,14 @@ impl NodeRegistry {
         let id = inner.next;
         inner.next += 1;
         inner.gone.remove(&node.scope.id);
+        let owner = beside::owner(&node.scope);
         joined(id, &node).into_iter().for_each(|event| inner.outbox.put(event));
         self.news.notify_one();
         let view = NodeView {
             node,
             dialect,
             types: Types::Heddle,
+            streams: 1,
             connected_since: Some(now),
             last_contact: now,
             kinds: Vec::new(),
@@ -285,9 +291,9 @@ impl NodeRegistry {
         inner.streams.insert(id, view);
         let (asking, asks) = inspect::asks();
         inner.asking.insert(id, asking);
-        let beside: Arc<Beside> = Arc::default();
-        inner.beside.insert(id, beside.clone());
-        Presence { registry: Arc::clone(self), id, pace: Pace::new(at), awaited: false, asks, beside }
+        let beside = inner.company.enter(id, owner.clone());
+        let (pace, stood) = (Pace::new(at), None);
+        Presence { registry: Arc::clone(self), id, owner, pace, awaited: false, asks, beside, stood }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -304,10 +310,13 @@ fn joined(stream: u64, node: &NodeInfo) -> Option<InstanceEvent> {
 pub(super) struct Presence {
     registry: Arc<NodeRegistry>,
     id: u64,
+    owner: Owner,
     pace: Pace,
     awaited: bool,
     asks: Asks,
     beside: Arc<Beside>,
+    /// What the other streams of its node were told last.
+    stood: Option<(usize, Stands)>,
 }
 
 impl Presence {
@@ -353,11 +362,11 @@ impl Presence {
         self.instance(late, now);
     }
 
-    /// Somebody asks how the node stands to its resources, or another stream of it has told it of clusters.
+    /// Somebody asks how the node stands to its resources, or another stream of it has something to tell.
     pub(super) async fn asked(&mut self) -> Option<Ask> {
         tokio::select! {
             ask = self.asks.recv() => ask.map(Ask::Resources),
-            clusters = self.beside.look() => Some(Ask::Warm(clusters)),
+            word = self.beside.look() => Some(Ask::Beside(word)),
         }
     }
 
@@ -366,25 +375,18 @@ impl Presence {
         self.awaited = awaited;
     }
 
-    /// Notes how far a stream is; `now` when the node said something.
-    pub(super) fn update<M: Machine>(&self, machine: &mut M, now: Option<SystemTime>) {
+    /// Notes how far a stream is that looks there; `now` when the node said something.
+    pub(super) fn update<M: Machine>(&mut self, machine: &mut M, stage: usize, now: Option<SystemTime>) {
         self.note(machine.held(), machine.nacks(), now);
         self.keeps(machine.kept());
-        let taken = machine.taken();
+        let (taken, stands) = (machine.taken(), machine.stands());
         if !taken.is_empty() {
-            self.tell_beside(&taken);
+            self.registry.lock().company.taken(self.id, &self.owner, &taken);
         }
-    }
-
-    /// Tells the other streams of this node that it has taken clusters. It is of the same certificate, or nobody could tell whose endpoints are told again.
-    fn tell_beside(&self, clusters: &[Arc<str>]) {
-        let inner = self.registry.lock();
-        let who = |id: &u64| inner.streams.get(id).map(|view| &view.node.scope);
-        let Some(own) = who(&self.id) else { return };
-        let is_same =
-            |scope: &NodeScope| (&scope.id, &scope.namespace, &scope.service) == (&own.id, &own.namespace, &own.service);
-        let others = inner.beside.iter().filter(|(id, _)| **id != self.id && who(id).is_some_and(is_same));
-        others.for_each(|(_, beside)| beside.leave(clusters));
+        if self.stood.as_ref().is_none_or(|stood| *stood != (stage, stands.clone())) {
+            self.registry.lock().company.note(self.id, &self.owner, (stage, &stands));
+            self.stood = Some((stage, stands));
+        }
     }
 
     /// Notes what stays at the node although it is gone.
@@ -420,7 +422,7 @@ impl Drop for Presence {
     fn drop(&mut self) {
         let mut inner = self.registry.lock();
         inner.asking.remove(&self.id);
-        inner.beside.remove(&self.id);
+        inner.company.leave(self.id, &self.owner);
         let Some(mut view) = inner.streams.remove(&self.id) else { return };
         if view.node.instance.is_some() {
             inner.outbox.put(InstanceEvent::Left { stream: self.id, awaited: self.awaited });
@@ -429,7 +431,7 @@ impl Drop for Presence {
         if inner.streams.values().any(|other| other.node.scope.id == view.node.scope.id) {
             return;
         }
-        view.connected_since = None;
+        (view.connected_since, view.streams) = (None, 0);
         inner.gone.insert(view.node.scope.id.clone(), view);
         if inner.gone.len() > MAX_GONE {
             let oldest = inner.gone.iter().min_by_key(|(_, view)| view.last_contact).map(|(id, _)| id.clone());

@@ -151,14 +151,15 @@ impl Sent {
         self.reach != Reach::Everything && !self.base.is_empty()
     }
 
-    /// The client has exactly what it sees of `all`, which are `count` resources: nothing needs to be kept for it.
-    pub(super) fn settle(&mut self, all: Kindred, count: usize) {
-        *self = Sent { base: all, reach: Reach::Everything, own: HashMap::new(), count };
+    /// The client has exactly what it sees of `all`, and besides what of these `others` it has, which are not there: only those need to be kept for it.
+    pub(super) fn settle<'a>(&mut self, all: Kindred, others: impl Iterator<Item = &'a Arc<str>>, scope: &NodeScope) {
+        let own = others.filter_map(|name| Some((name.clone(), Some(self.get(name, scope)?.clone())))).collect();
+        *self = Sent { base: all, reach: Reach::Everything, own, count: self.count };
     }
 
-    /// Whether it is settled already with nothing of its own.
-    pub(super) fn is_settled(&self, all: &Kindred) -> bool {
-        self.own.is_empty() && self.reach == Reach::Everything && self.base.same(all)
+    /// Whether it is settled already, with no more of its own than such others.
+    pub(super) fn is_settled(&self, all: &Kindred, is_other: impl Fn(&Arc<str>) -> bool) -> bool {
+        self.reach == Reach::Everything && self.base.same(all) && self.own.keys().all(is_other)
     }
 }
 
@@ -289,9 +290,19 @@ mod tests {
                         model.has.retain(|name, _| names.contains(name));
                     }
                     Step::Settle(names) => {
-                        model = Model { has: seen(&kindred(&names), &scope), ..Model::default() };
-                        sent.settle(kindred(&names), model.has.len());
-                        prop_assert!(!sent.is_under_way());
+                        // It has these, besides what it goes on with.
+                        let all = kindred(&names);
+                        let others: Vec<_> = sent.names(&scope).into_iter().filter(|name| all.get(name).is_none()).collect();
+                        sent.stop(&scope);
+                        model.coming.clear();
+                        model.has.retain(|name, _| others.contains(name));
+                        model.has.extend(seen(&all, &scope));
+                        for name in sent.names(&scope).iter().filter(|name| !others.contains(name)) {
+                            sent.remove(name, &scope);
+                        }
+                        seen(&all, &scope).into_iter().for_each(|(name, version)| sent.set(name, version, &scope));
+                        sent.settle(all.clone(), others.iter(), &scope);
+                        prop_assert!(!sent.is_under_way() && sent.is_settled(&all, |name| others.contains(name)));
                     }
                 }
                 for n in 0..12 {
@@ -306,16 +317,21 @@ mod tests {
     }
 
     #[test]
-    fn a_settled_client_keeps_nothing_of_its_own() {
+    fn a_settled_client_keeps_nothing_of_its_own_but_what_is_not_told() {
         let scope = NodeScope::default();
         let secret = resource(Kind::Secret, "a", "1");
         let mut all = Kindred::new();
         all.insert("a".into(), Arc::new(Versioned::new(secret)));
-        let mut sent = Sent::told([("a".into(), "old".into())].into_iter());
-        assert!(!sent.is_settled(&all));
-        sent.settle(all.clone(), 1);
-        assert!(sent.is_settled(&all) && sent.own.is_empty() && sent.base.same(&all));
+        let version = all.get("a").unwrap().version.clone();
+        let mut sent = Sent::told([("a".into(), version.clone()), ("left".into(), "old".into())].into_iter());
+        let is_left = |name: &Arc<str>| **name == *"left";
+        assert!(!sent.is_settled(&all, is_left));
+        sent.settle(all.clone(), ["left".into(), "never".into()].iter(), &scope);
+        assert!(sent.is_settled(&all, is_left) && !sent.is_settled(&all, |_| false) && sent.base.same(&all));
+        assert_eq!((sent.own.len(), sent.count(), sent.get("a", &scope)), (1, 2, Some(&version)));
+        assert_eq!(sent.get("left", &scope).map(|version| &**version), Some("old"));
         sent.set("a".into(), "2".into(), &scope);
-        assert!(!sent.is_settled(&all));
+        assert!(!sent.is_settled(&all, is_left));
+        assert!(sent.remove(&"left".into(), &scope) && sent.own.len() == 1, "nothing is left of it");
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::subscription::{Shown, Subscription, version_of_all};
-use super::refused::{Leads, MAX_KEPT};
+use super::refused::{Leads, MAX_WAITING, Stands, Taken};
 use super::{KindView, Machine, Nack, ResourceView};
 use crate::model::Kind;
 use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, Types, is_followed};
@@ -27,12 +27,14 @@ pub struct SotwMachine {
     position: u64,
     nonce: u64,
     kinds: [Subscription; Kind::ALL.len()],
+    /// How the client stands to what it asked for by other streams.
+    others: Stands,
 }
 
 impl SotwMachine {
     /// A new stream of a node that begins at a position of the source (taken before anything is read from it).
     pub fn new(scope: NodeScope, position: u64) -> SotwMachine {
-        SotwMachine { scope, types: Types::Heddle, position, nonce: 0, kinds: Default::default() }
+        SotwMachine { scope, types: Types::Heddle, position, nonce: 0, kinds: Default::default(), others: Stands::default() }
     }
 
     /// The same, to a node that speaks these types.
@@ -62,16 +64,19 @@ impl SotwMachine {
         state.touched = in_parts.then(BTreeSet::new);
         let grew = shown.iter().any(|(name, now)| state.sent.get(name).is_none_or(|then| then.version != now.version));
         let vanished = state.sent.keys().filter(|name| !in_parts && !shown.contains_key(*name));
-        state.gone = vanished.cloned().collect();
+        state.gone.renew(&vanished.cloned().collect(), self.position);
         // An address may go from one listener to the next, and clients refuse whoever wants one that is taken.
         let leaves = !state.gone.is_empty() && kind == Kind::Listener;
-        if leaves || state.answer && !grew && leads == Leads::Taken {
-            state.gone.clear();
+        if leaves {
+            state.gone.release(Leads::TAKEN);
         } else if !state.gone.is_empty() {
             if !grew && !state.answer {
                 return None;
             }
-            for (name, then) in &state.sent {
+            // Where this changes all the time, what was gone before and nothing waits for any more goes with it.
+            let before = self.position.checked_sub(1).map_or(Leads::UnderWay, Leads::Through);
+            state.gone.release(if grew { leads.min(before) } else { leads });
+            for (name, then) in state.sent.iter().filter(|(name, _)| state.gone.contains(name)) {
                 shown.entry(name.clone()).or_insert_with(|| then.clone());
             }
         }
@@ -142,18 +147,30 @@ impl SotwMachine {
     /// Envoy takes new routes at once but new clusters only when it has their endpoints, so routes that it has already change after those are confirmed.
     fn must_wait(&self, kind: Kind) -> bool {
         let [clusters, endpoints, routes] = [Kind::Upstream, Kind::Endpoints, Kind::Route].map(|kind| &self.kinds[kind.index()]);
-        let under_way = clusters.in_flight || endpoints.in_flight;
+        let under_way = clusters.in_flight || endpoints.in_flight || self.clusters_wait_elsewhere();
         self.types == Types::Envoy && kind == Kind::Route && under_way && !routes.sent.is_empty()
     }
 
-    /// Whether the client has taken what may lead to that which is gone of a kind; what is gone stays until then. Who speaks our types is told a view in
+    /// How far the client is with what may lead to that which is gone of a kind; what is gone stays until then. Who speaks our types is told a view in
     /// one go.
     fn leads(&self, kind: Kind) -> Leads {
         if self.types == Types::Heddle {
-            return Leads::Taken;
+            return Leads::TAKEN;
         }
-        let leading = Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, _)| Leads::are(*other, kind));
-        leading.map(|(_, state)| state.stands()).max().unwrap_or_default()
+        let leading = Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, state)| state.open && Leads::are(*other, kind));
+        leading.map(|(_, state)| state.stands()).min().unwrap_or(Leads::TAKEN).min(self.leads_elsewhere(kind))
+    }
+
+    /// Whether other streams of the client have clusters under way to it that the view has which this one is at.
+    fn clusters_wait_elsewhere(&self) -> bool {
+        self.others.are_clusters_under_way(self.position, |kind| self.kinds[kind.index()].open)
+    }
+
+    /// How far it is with what leads there and comes by other streams, for which this one holds up no more than so much.
+    fn leads_elsewhere(&self, kind: Kind) -> Leads {
+        let leads = self.others.leads(kind, |other| self.kinds[other.index()].open);
+        let is_much = self.kinds[kind.index()].gone.len() > MAX_WAITING;
+        if is_much && leads != Leads::Refused { Leads::TAKEN } else { leads }
     }
 
     /// Whether something of a kind is still to be sent; what stays is not.
@@ -166,17 +183,14 @@ impl SotwMachine {
     fn next_removal(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<SotwResponse> {
         let (waits, leads) = (self.types != Types::Heddle, self.leads(kind));
         let state = &mut self.kinds[kind.index()];
-        let stays = match leads {
-            Leads::Taken => 0,
-            Leads::UnderWay => return None,
-            Leads::Refused => MAX_KEPT,
-        };
-        if state.gone.len() <= stays || state.in_flight && waits {
+        if state.in_flight && waits || !state.gone.release(leads) {
+            if !state.is_due() {
+                state.told(self.position);
+            }
             return None;
         }
-        state.gone = std::mem::take(&mut state.gone).into_iter().take(stays).collect();
         let mut shown = state.wanted(kind, source, (&self.scope, self.types));
-        for (name, then) in state.gone.iter().filter_map(|name| state.sent.get_key_value(name)) {
+        for (name, then) in state.gone.names().filter_map(|name| state.sent.get_key_value(name)) {
             shown.entry(name.clone()).or_insert_with(|| then.clone());
         }
         let changed = version_of_all(&shown) != state.version;
@@ -235,6 +249,7 @@ impl Machine for SotwMachine {
             };
         state.answer |= is_due;
         if !std::mem::replace(&mut state.open, true) {
+            state.taken = Taken::default();
             state.subscribe(request.names, others);
             let shown = state.wanted(request.kind, source, (&self.scope, self.types));
             let has_it = !request.version.is_empty() && version_of_all(&shown) == request.version;
@@ -307,8 +322,12 @@ impl Machine for SotwMachine {
             _ => {
                 let behind = self.kinds[Kind::Route.index()..].iter().any(Subscription::is_due);
                 let removals = Kind::ALL.into_iter().any(|kind| !self.kinds[kind.index()].gone.is_empty() && self.owes(kind));
-                let clusters_wait = self.kinds[Kind::Upstream.index()].in_flight;
-                !(self.must_wait(Kind::Route) && !clusters_wait && (behind || removals))
+                let clusters_wait = self.kinds[Kind::Upstream.index()].in_flight || self.clusters_wait_elsewhere();
+                // Who answers to what replaces nothing for long must not fill up with what is gone.
+                let too_much =
+                    |kind: &Kind| self.kinds[kind.index()].gone.len() > MAX_WAITING && self.leads(*kind) != Leads::Refused;
+                let filled_up = !clusters_wait && Kind::ALL.iter().any(too_much);
+                !filled_up && !(self.must_wait(Kind::Route) && !clusters_wait && (behind || removals))
             }
         }
     }
@@ -316,7 +335,7 @@ impl Machine for SotwMachine {
     fn response(&mut self, source: &dyn SnapshotSource) -> Option<SotwResponse> {
         for kind in Kind::ALL {
             if self.must_wait(kind) {
-                return None;
+                break;
             }
             if let Some(response) = self.next_set(kind, source) {
                 return Some(response);
@@ -360,11 +379,20 @@ impl Machine for SotwMachine {
     fn kept(&self) -> Vec<(Kind, Arc<str>)> {
         let stays = |(kind, _): &(Kind, &Subscription)| self.leads(*kind) == Leads::Refused;
         let all = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| !state.gone.is_empty()).filter(stays);
-        all.flat_map(|(kind, state)| state.gone.iter().map(move |name| (kind, name.clone()))).collect()
+        all.flat_map(|(kind, state)| state.gone.names().map(move |name| (kind, name.clone()))).collect()
     }
 
     fn resources(&self) -> Vec<ResourceView> {
         let of = |(kind, state): (Kind, &Subscription)| state.resources(kind);
         Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open).flat_map(of).collect()
+    }
+
+    fn stands(&self) -> Stands {
+        let open = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open && self.types != Types::Heddle);
+        Stands::new(self.position, open.map(|(kind, state)| (kind, state.stands(), !state.in_flight && !state.is_due())))
+    }
+
+    fn beside(&mut self, others: Stands) {
+        self.others = others;
     }
 }

@@ -177,6 +177,11 @@ impl Seat {
         self.house.view.borrow_and_update().clone()
     }
 
+    /// Which stage it looks at, for as long as that is there.
+    pub(super) fn stage(&self) -> usize {
+        self.house.bells.address()
+    }
+
     /// Its number among the sidecars.
     pub(super) fn number(&self) -> Option<u64> {
         self.number

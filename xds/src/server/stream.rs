@@ -214,7 +214,7 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
             machine.changes(place.changes(machine.position(), &view), &*view);
             continue;
         }
-        presence.update(&mut machine, heard.take());
+        presence.update(&mut machine, place.stage(), heard.take());
         place.report(&machine);
         let late = presence.late_until();
         tokio::select! {
@@ -238,7 +238,7 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
                 wants |= place.is_new() && listen(&machine, place.seat());
                 machine.changes(place.changes(machine.position(), &view), &*view);
             }
-            Some(ask) = presence.asked() => inspect::answer(&mut machine, &view, ask),
+            Some(ask) = presence.asked() => wants |= inspect::answer(&mut machine, &view, ask),
             () = sleep_until(late.unwrap_or_else(clock::now)), if late.is_some() => presence.catch_up(clock::now()),
             (awaited, why) = over.as_mut() => {
                 presence.expect_back(awaited);

@@ -81,7 +81,7 @@ pub(crate) fn written(hash: u128) -> Arc<str> {
 }
 
 /// Who asks: decides what it may see.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct NodeScope {
     /// Node id.
     pub id: Arc<str>,

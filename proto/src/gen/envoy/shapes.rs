@@ -198,6 +198,9 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 1, name: "local", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
         Field { number: 2, name: "remote", kind: FieldKind::Message("envoy.config.core.v3.RemoteDataSource"), repeated: false },
     ] },
+    Shape { name: "envoy.config.core.v3.BuildVersion", fields: &[
+        Field { number: 1, name: "version", kind: FieldKind::Message("envoy.type.v3.SemanticVersion"), repeated: false },
+    ] },
     Shape { name: "envoy.config.core.v3.CidrRange", fields: &[
         Field { number: 1, name: "address_prefix", kind: FieldKind::Text, repeated: false },
         Field { number: 2, name: "prefix_len", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
@@ -371,6 +374,7 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 4, name: "locality", kind: FieldKind::Message("envoy.config.core.v3.Locality"), repeated: false },
         Field { number: 6, name: "user_agent_name", kind: FieldKind::Text, repeated: false },
         Field { number: 7, name: "user_agent_version", kind: FieldKind::Text, repeated: false },
+        Field { number: 8, name: "user_agent_build_version", kind: FieldKind::Message("envoy.config.core.v3.BuildVersion"), repeated: false },
         Field { number: 10, name: "client_features", kind: FieldKind::Text, repeated: true },
     ] },
     Shape { name: "envoy.config.core.v3.PathConfigSource", fields: &[
@@ -1772,6 +1776,11 @@ pub static SHAPES: &[Shape] = &[
     ] },
     Shape { name: "envoy.type.v3.Percent", fields: &[
         Field { number: 1, name: "value", kind: FieldKind::Float, repeated: false },
+    ] },
+    Shape { name: "envoy.type.v3.SemanticVersion", fields: &[
+        Field { number: 1, name: "major_number", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 2, name: "minor_number", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 3, name: "patch", kind: FieldKind::Unsigned, repeated: false },
     ] },
     Shape { name: "envoy.type.v3.TokenBucket", fields: &[
         Field { number: 1, name: "max_tokens", kind: FieldKind::Unsigned, repeated: false },

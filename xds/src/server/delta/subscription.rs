@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::model::Kind;
 use crate::protocol::DeltaRequest;
-use crate::server::refused::{Leads, Refused};
+use crate::server::refused::{Gone, Leads, Refused, Taken};
 use crate::server::sent::Sent;
 use crate::server::{ResourceView, Standing};
 use crate::snapshot::{NodeScope, SnapshotSource, Versioned};
@@ -27,12 +27,14 @@ pub(super) struct Subscription {
     /// Names for which an answer is owed even when they do not exist.
     pub(super) asked: HashSet<Arc<str>>,
     /// Names to be removed once everything else was sent.
-    pub(super) gone: BTreeSet<Arc<str>>,
+    pub(super) gone: Gone,
     /// Names of which nothing is said, and that the client has.
     pub(super) left: BTreeSet<Arc<str>>,
     /// An answer is owed even when there is nothing to say.
     pub(super) answer: bool,
     pub(super) in_flight: VecDeque<InFlight>,
+    /// How far the client is with what it was told.
+    pub(super) taken: Taken,
     pub(super) acked: Arc<str>,
     pub(super) refused: Refused,
 }
@@ -40,6 +42,8 @@ pub(super) struct Subscription {
 /// A response that waits for ACK or NACK.
 #[derive(Debug)]
 pub(super) struct InFlight {
+    /// Later ones have higher numbers.
+    pub(super) number: u64,
     pub(super) nonce: Arc<str>,
     pub(super) version: Arc<str>,
     /// With their versions; without one where they are removed.
@@ -59,6 +63,7 @@ impl Subscription {
         let mut answered: Vec<InFlight> = self.in_flight.drain(..=at).collect();
         let anew = answered.iter_mut().flat_map(|flight| std::mem::take(&mut flight.anew)).collect();
         let Some(flight) = answered.pop() else { return anew };
+        self.taken.answered(flight.number);
         match &request.error {
             None => {
                 self.refused.accept(flight.names.iter().map(|(name, _)| name));
@@ -77,7 +82,7 @@ impl Subscription {
         &mut self,
         (kind, name): (Kind, &Arc<str>),
         asked: bool,
-        source: &dyn SnapshotSource,
+        (source, position): (&dyn SnapshotSource, u64),
         scope: &NodeScope,
     ) -> bool {
         let has = self.sent.get(name, scope).is_some();
@@ -92,23 +97,23 @@ impl Subscription {
             self.sent.remove(name, scope);
             self.gone.remove(name);
         } else if has {
-            self.gone.insert(name.clone());
+            self.gone.insert(name.clone(), position);
         }
         now
     }
 
-    /// Once the client was sent everything that it sees, what it has is that of every such client.
-    pub(super) fn settle(&mut self, kind: Kind, position: u64, source: &dyn SnapshotSource) {
+    /// Once the client was sent everything that it sees, what it has is that of every such client, but for what is not told or is still to be removed.
+    pub(super) fn settle(&mut self, kind: Kind, position: u64, (source, scope): (&dyn SnapshotSource, &NodeScope)) {
         if self.asked.is_empty() {
             // Who names thousands would keep the room for their answers.
             self.asked = HashSet::new();
         }
-        if !self.wildcard || self.pending() || source.leaves(kind) {
+        if !self.wildcard || self.tells() {
             return;
         }
         let (at, all) = source.all(kind);
-        if at == position && !self.sent.is_settled(&all) {
-            self.sent.settle(all, self.sent.count());
+        if at == position && !self.sent.is_settled(&all, |name| self.left.contains(name) || self.gone.contains(name)) {
+            self.sent.settle(all, self.left.iter().chain(self.gone.names()), scope);
         }
     }
 
@@ -130,22 +135,23 @@ impl Subscription {
         names.iter().map(one).collect()
     }
 
-    /// Whether something is still to be sent, or to be removed.
-    fn pending(&self) -> bool {
-        self.tells() || !self.gone.is_empty()
-    }
-
     /// Whether something is still to be sent.
     pub(super) fn tells(&self) -> bool {
         self.sent.is_under_way() || !self.dirty.is_empty()
     }
 
+    /// Everything was told that there is at a position, but for removals that wait for something else.
+    pub(super) fn told(&mut self, position: u64) {
+        if self.stands() != Leads::Refused {
+            self.taken.told(position, &self.gone, self.in_flight.back().map(|flight| flight.number));
+        }
+    }
+
     /// How the client stands to what it was sent.
     pub(super) fn stands(&self) -> Leads {
-        match self.in_flight.is_empty() {
-            _ if !self.refused.is_empty() || !self.left.is_empty() => Leads::Refused,
-            false => Leads::UnderWay,
-            true => Leads::Taken,
+        match self.refused.is_empty() && self.left.is_empty() {
+            true => self.taken.stands(),
+            false => Leads::Refused,
         }
     }
 
@@ -200,5 +206,35 @@ impl Subscription {
         self.asked.retain(|name| self.names.contains(name));
         self.gone.retain(|name| self.names.contains(name));
         self.left.retain(|name| self.names.contains(name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::server::tests::secrets;
+    use crate::snapshot::SnapshotStore;
+
+    #[test]
+    fn who_goes_on_with_something_that_is_not_told_shares_all_the_rest_with_others() {
+        let (before, store): (SnapshotStore, SnapshotStore) =
+            (secrets(&["a", "b", "gone", "left"]), secrets(&["a", "b", "left"]));
+        store.leave(&[(Kind::Secret, "left".into())]);
+        let scope = NodeScope::default();
+        let told = before.all(Kind::Secret).1;
+        let told = told.iter().map(|(name, found)| (name.clone(), found.version.clone()));
+        let mut state = Subscription { open: true, wildcard: true, sent: Sent::told(told), ..Subscription::default() };
+        state.look_at_all(Kind::Secret, &store, &scope);
+        for name in std::mem::take(&mut state.dirty) {
+            state.vanishes((Kind::Secret, &name), false, (&store, store.position()), &scope);
+        }
+        let (at, all) = store.all(Kind::Secret);
+        state.settle(Kind::Secret, at, (&store, &scope));
+        let is_own = |name: &Arc<str>| ["gone", "left"].contains(&&**name);
+        assert!(state.sent.is_settled(&all, is_own), "{:?}", state.sent);
+        assert_eq!(state.sent.names(&scope).iter().filter(|name| is_own(name)).count(), 2);
+        assert_eq!(state.sent.count(), 4);
     }
 }

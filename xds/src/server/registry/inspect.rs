@@ -1,13 +1,12 @@
-//! How a node stands to each resource, when somebody asks: the stream is asked, since it alone knows. And what the streams of one node have to tell each
-//! other. It knows no protocol.
+//! How a node stands to each resource, when somebody asks: the stream is asked, since it alone knows. It knows no protocol.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::NodeView;
+use super::beside::Word;
 use crate::model::Kind;
 use crate::server::{Machine, Nack};
 use crate::snapshot::View;
@@ -85,44 +84,28 @@ pub(super) fn asks() -> (Asking, Asks) {
     mpsc::channel(MAX_ASKS)
 }
 
-/// Clusters that another stream of the node has told it of.
-#[derive(Debug, Default)]
-pub(super) struct Beside {
-    clusters: Mutex<BTreeSet<Arc<str>>>,
-    bell: Notify,
-}
-
-impl Beside {
-    /// Leaves word of clusters; nothing is lost when it is not looked at for long, and nothing is there twice.
-    pub(super) fn leave(&self, clusters: &[Arc<str>]) {
-        // Nothing can fail while this is held.
-        self.clusters.lock().unwrap_or_else(PoisonError::into_inner).extend(clusters.iter().cloned());
-        self.bell.notify_one();
-    }
-
-    /// Waits until there is some.
-    pub(super) async fn look(&self) -> Vec<Arc<str>> {
-        self.bell.notified().await;
-        std::mem::take(&mut *self.clusters.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
-    }
-}
-
 /// What comes to a stream from others of this process.
 pub(in crate::server) enum Ask {
     /// How its client stands to its resources.
     Resources(oneshot::Sender<Vec<ResourceView>>),
-    /// Its client has taken these clusters by another stream.
-    Warm(Vec<Arc<str>>),
+    /// What other streams of its node have to tell it.
+    Beside(Word),
 }
 
-/// Does what a stream is asked.
-pub(in crate::server) fn answer<M: Machine>(machine: &mut M, view: &View, ask: Ask) {
+/// Does what a stream is asked. Says whether it is behind other streams of its node.
+pub(in crate::server) fn answer<M: Machine>(machine: &mut M, view: &View, ask: Ask) -> bool {
     match ask {
         Ask::Resources(ask) => {
             let resources = machine.resources().into_iter().map(|one| one.with_body(view)).collect();
             // Who asked may have gone.
             let _ = ask.send(resources);
+            false
         }
-        Ask::Warm(clusters) => machine.warm(clusters),
+        Ask::Beside(Word { clusters, stands }) => {
+            machine.warm(clusters.into_iter().collect());
+            let is_behind = stands.as_ref().is_some_and(|stands| stands.position() > machine.position());
+            stands.into_iter().for_each(|stands| machine.beside(*stands));
+            is_behind
+        }
     }
 }

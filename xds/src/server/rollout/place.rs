@@ -54,6 +54,11 @@ impl Place {
         &mut self.seat
     }
 
+    /// Which stage it looks at: positions are those of what is shown there.
+    pub(in crate::server) fn stage(&self) -> usize {
+        self.seat.stage()
+    }
+
     /// Waits for the canary of a group that has just begun, which judges what is there before others are given it that have something to go on with; who has nothing waits for
     /// nobody.
     pub(in crate::server) async fn begin(&mut self) {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use crate::dialect::envoy::encode::grpc;
 use crate::model::Kind;
 use crate::protocol::{BadRequest, Names, SotwRequest, Types, WILDCARD};
-use crate::server::refused::{Leads, Refused};
+use crate::server::refused::{Gone, Leads, Refused, Taken};
 use crate::server::{ResourceView, Standing};
 use crate::snapshot::{NodeScope, SnapshotSource, Versioned, version_of};
 
@@ -48,7 +48,9 @@ pub(super) struct Subscription {
     /// An answer is owed even when there is nothing new.
     pub(super) answer: bool,
     /// What is to be taken away once everything else was sent.
-    pub(super) gone: BTreeSet<Arc<str>>,
+    pub(super) gone: Gone,
+    /// How far the client is with what it was told.
+    pub(super) taken: Taken,
     pub(super) acked: Arc<str>,
     pub(super) refused: Refused,
 }
@@ -105,6 +107,7 @@ impl Subscription {
 
     pub(super) fn answered(&mut self, request: &SotwRequest, now: SystemTime) {
         self.in_flight = false;
+        self.taken.answered(u64::MAX);
         match &request.error {
             None if request.version == self.version => {
                 self.forgive();
@@ -155,12 +158,18 @@ impl Subscription {
         self.dirty && !self.left
     }
 
+    /// Everything was told that there is at a position, but for what is still to be taken away. Only to the newest response clients have to answer.
+    pub(super) fn told(&mut self, position: u64) {
+        if self.stands() != Leads::Refused {
+            self.taken.told(position, &self.gone, self.in_flight.then_some(0));
+        }
+    }
+
     /// How the client stands to what it was sent.
     pub(super) fn stands(&self) -> Leads {
-        match self.in_flight {
-            _ if !self.refused.is_empty() || self.left => Leads::Refused,
-            true => Leads::UnderWay,
-            false => Leads::Taken,
+        match self.refused.is_empty() && !self.left {
+            true => self.taken.stands(),
+            false => Leads::Refused,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::envoy::{delta, holding, put, sotw, world};
 use super::*;
 use crate::protocol::{DeltaRequest, DeltaResponse, SotwRequest, SotwResponse, Types};
-use crate::server::refused::MAX_KEPT;
+use crate::server::refused::{MAX_KEPT, MAX_WAITING};
 use crate::server::{DeltaMachine, SotwMachine};
 
 /// What a node is told next: the kind, how many resources are set, and the names that are removed.
@@ -66,8 +66,7 @@ fn an_upstream_stays_at_an_envoy_that_refuses_the_routes_which_no_longer_lead_th
     let mended = drain(&mut node, &store);
     assert_eq!(told(&mended), [(Kind::Route, 1, vec![])]);
     let removed = answers(&mut node, &store, &mended[0], None);
-    assert_eq!(told(&removed), [(Kind::Endpoints, 0, vec!["u"])]);
-    assert_eq!(told(&answers(&mut node, &store, &removed[0], None)), [(Kind::Upstream, 0, vec!["u"])]);
+    assert_eq!(told(&removed), [(Kind::Endpoints, 0, vec!["u"]), (Kind::Upstream, 0, vec!["u"])]);
     assert!(node.kept().is_empty());
 }
 
@@ -115,7 +114,7 @@ fn comes_back(before: &SnapshotStore, store: &SnapshotStore) -> (DeltaMachine, V
 fn an_envoy_that_comes_back_keeps_an_upstream_that_is_gone_until_it_takes_the_routes_that_lead_elsewhere() {
     let (before, store) = (world(), world());
     moves(&store);
-    for (answer, expected) in [(Some("deprecated field"), &[][..]), (None, &[Kind::Endpoints])] {
+    for (answer, expected) in [(Some("deprecated field"), &[][..]), (None, &[Kind::Endpoints, Kind::Upstream])] {
         let (mut node, first) = comes_back(&before, &store);
         assert_eq!(told(&first), [(Kind::Upstream, 1, vec![])], "the control plane knows no `u`, and takes it from nobody yet");
         let second = answers(&mut node, &store, &first[0], None);
@@ -140,7 +139,8 @@ fn an_envoy_that_comes_back_while_the_routes_are_held_keeps_its_own_and_what_the
     node.changes(since(&store, node.position()), &store);
     let mended = drain(&mut node, &store);
     assert_eq!(told(&mended), [(Kind::Route, 1, vec![])]);
-    assert_eq!(told(&answers(&mut node, &store, &mended[0], None)), [(Kind::Endpoints, 0, vec!["u"])]);
+    let removed = answers(&mut node, &store, &mended[0], None);
+    assert_eq!(told(&removed), [(Kind::Endpoints, 0, vec!["u"]), (Kind::Upstream, 0, vec!["u"])]);
 }
 
 #[test]
@@ -185,4 +185,154 @@ fn of_what_is_gone_only_so_much_stays() {
     assert_eq!(told(&drain(&mut node, &store))[0].2.len(), 5);
     assert_eq!(drain(&mut by_sotw, &store)[0].resources.len(), MAX_KEPT + 1, "and the one that is there");
     assert_eq!((node.kept().len(), by_sotw.kept().len()), (MAX_KEPT, MAX_KEPT));
+}
+
+/// Numbered contents of the routes.
+fn routes(number: usize) -> &'static str {
+    ["routes 3", "routes 4", "routes 5", "routes 6", "routes 7", "routes 8"][number]
+}
+
+#[test]
+fn a_removal_waits_for_the_routes_in_its_place_and_not_for_those_that_follow() {
+    let store = world();
+    let (mut node, _) = holding(&store);
+    moves(&store);
+    node.changes(since(&store, node.position()), &store);
+    let first = drain(&mut node, &store);
+    let mut under_way = answers(&mut node, &store, &first[0], None);
+    assert_eq!(told(&under_way), [(Kind::Route, 1, vec![])]);
+    let mut removed = Vec::new();
+    for number in 0..6 {
+        // The routes change again before each answer.
+        put(&store, Kind::Route, "heddle", routes(number));
+        assert!(node.is_free());
+        node.changes(since(&store, node.position()), &store);
+        let next = drain(&mut node, &store);
+        assert!(removed.is_empty() == (number == 0), "what replaces it is confirmed by the first answer");
+        for said in std::mem::replace(&mut under_way, next) {
+            let more = answers(&mut node, &store, &said, None);
+            removed.extend(told(&more).iter().flat_map(|(kind, _, names)| names.iter().map(|name| (*kind, (*name).to_owned()))));
+            under_way.extend(more);
+        }
+    }
+    assert_eq!(removed, [(Kind::Endpoints, "u".to_owned()), (Kind::Upstream, "u".to_owned())]);
+}
+
+#[test]
+fn by_state_of_the_world_too_a_removal_waits_for_the_routes_in_its_place_alone() {
+    let store = world();
+    let (_, mut node) = holding(&store);
+    moves(&store);
+    node.changes(since(&store, node.position()), &store);
+    let first = drain(&mut node, &store);
+    let mut under_way = answers_sotw(&mut node, &store, &first[0], None);
+    let (mut clusters, mut lists) = (vec!["cluster 3", "cluster 2"], Vec::new());
+    for number in 0..4 {
+        // The routes and another cluster change again before each answer.
+        put(&store, Kind::Route, "heddle", routes(number));
+        if number > 1 {
+            put(&store, Kind::Upstream, "v", clusters.pop().unwrap());
+        }
+        node.changes(since(&store, node.position()), &store);
+        let next = drain(&mut node, &store);
+        for said in std::mem::replace(&mut under_way, next) {
+            let more = answers_sotw(&mut node, &store, &said, None);
+            lists.extend(more.iter().filter(|said| said.kind == Kind::Upstream).map(|said| said.resources.len()));
+            under_way.extend(more);
+        }
+    }
+    assert_eq!(lists.first(), Some(&1), "without `u`, once the first routes are confirmed: {lists:?}");
+}
+
+#[test]
+fn what_routes_led_to_goes_after_the_routes_that_are_gone_themselves() {
+    let store = world();
+    let (mut node, mut by_sotw) = holding(&store);
+    store.apply(vec![gone(Kind::Route, "heddle"), gone(Kind::Upstream, "u"), gone(Kind::Endpoints, "u")]);
+    node.changes(since(&store, node.position()), &store);
+    by_sotw.changes(since(&store, by_sotw.position()), &store);
+    let first = drain(&mut node, &store);
+    assert_eq!(told(&first), [(Kind::Route, 0, vec!["heddle"])]);
+    let second = answers(&mut node, &store, &first[0], None);
+    assert_eq!(told(&second), [(Kind::Endpoints, 0, vec!["u"]), (Kind::Upstream, 0, vec!["u"])]);
+    let first = drain(&mut by_sotw, &store);
+    assert_eq!(first.iter().map(|said| (said.kind, said.resources.len())).collect::<Vec<_>>(), [(Kind::Route, 0)]);
+    let second = answers_sotw(&mut by_sotw, &store, &first[0], None);
+    assert_eq!(second.iter().map(|said| (said.kind, said.resources.len())).collect::<Vec<_>>(), [(Kind::Upstream, 0)]);
+}
+
+#[test]
+fn who_never_answers_to_routes_does_not_fill_up_with_what_is_gone() {
+    let store = world();
+    let names: Vec<String> = (0..=MAX_WAITING).map(|number| format!("x{number:05}")).collect();
+    names.iter().for_each(|name| put(&store, Kind::Upstream, name, "cluster"));
+    let (mut node, mut by_sotw) = holding(&store);
+    put(&store, Kind::Route, "heddle", "routes 2");
+    store.apply(names.iter().map(|name| gone(Kind::Upstream, name)).collect());
+    node.changes(since(&store, node.position()), &store);
+    by_sotw.changes(since(&store, by_sotw.position()), &store);
+    let (table, whole) = (drain(&mut node, &store).remove(0), drain(&mut by_sotw, &store).remove(0));
+    assert_eq!((table.kind, whole.kind), (Kind::Route, Kind::Route));
+    assert!(!node.is_free() && !by_sotw.is_free(), "no further view before it has answered");
+    assert_eq!(told(&answers(&mut node, &store, &table, None))[0].2.len(), names.len());
+    assert_eq!(answers_sotw(&mut by_sotw, &store, &whole, None)[0].resources.len(), 1);
+    assert!(node.is_free() && by_sotw.is_free());
+}
+
+/// Two streams of an Envoy that holds the upstream `u` and routes that lead there: one for clusters, one for routes.
+fn apart(store: &SnapshotStore) -> [DeltaMachine; 2] {
+    let mut streams = [Kind::Upstream, Kind::Route].map(|kind| {
+        let mut node = DeltaMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+        node.request(delta(kind, &[], ""), store, at(1)).unwrap();
+        for said in drain(&mut node, store) {
+            answers(&mut node, store, &said, None);
+        }
+        node
+    });
+    tell_each_other(&mut streams);
+    streams
+}
+
+fn tell_each_other([clusters, routes]: &mut [DeltaMachine; 2]) {
+    clusters.beside(routes.stands());
+    routes.beside(clusters.stands());
+}
+
+#[test]
+fn what_is_gone_waits_for_routes_that_come_by_another_stream_of_its_node() {
+    for error in [None, Some("deprecated field")] {
+        let store = world();
+        let mut streams = apart(&store);
+        moves(&store);
+        // Its clusters are looked at before the routes are.
+        streams[0].changes(since(&store, streams[0].position()), &store);
+        let clusters = drain(&mut streams[0], &store);
+        assert_eq!(told(&clusters), [(Kind::Upstream, 1, vec![])]);
+        assert!(answers(&mut streams[0], &store, &clusters[0], None).is_empty(), "they are not through with this view");
+        streams[1].changes(since(&store, streams[1].position()), &store);
+        assert!(drain(&mut streams[1], &store).is_empty() && streams[1].is_free(), "routes wait for clusters in turn");
+        tell_each_other(&mut streams);
+        let table = drain(&mut streams[1], &store);
+        tell_each_other(&mut streams);
+        assert!(drain(&mut streams[0], &store).is_empty() && !streams[0].answered());
+        answers(&mut streams[1], &store, &table[0], error);
+        tell_each_other(&mut streams);
+        let removed = drain(&mut streams[0], &store);
+        if error.is_none() {
+            assert_eq!(told(&removed), [(Kind::Upstream, 0, vec!["u"])]);
+            continue;
+        }
+        assert!(removed.is_empty());
+        assert_eq!(kept(&streams[0]), [(Kind::Upstream, "u".into())]);
+        put(&store, Kind::Route, "heddle", "routes 3");
+        for node in &mut streams {
+            node.changes(since(&store, node.position()), &store);
+        }
+        assert!(drain(&mut streams[0], &store).is_empty());
+        tell_each_other(&mut streams);
+        let mended = drain(&mut streams[1], &store);
+        answers(&mut streams[1], &store, &mended[0], None);
+        tell_each_other(&mut streams);
+        assert_eq!(told(&drain(&mut streams[0], &store)), [(Kind::Upstream, 0, vec!["u"])]);
+    }
 }

@@ -8,8 +8,10 @@ use heddle_node::clock::{self, Instant};
 use super::*;
 use crate::model::{Instance, MeshProtocol, Upstream};
 use crate::protocol::{DeltaRequest, Dialect, NodeInfo, Types};
+use crate::server::registry::Presence;
+use crate::server::registry::beside::Word;
 use crate::server::registry::inspect::Ask;
-use crate::server::{DeltaMachine, InstanceEvent, KindView, NodeRegistry};
+use crate::server::{DeltaMachine, InstanceEvent, KindView, Nack, NodeRegistry, Stands};
 use crate::snapshot::Versioned;
 
 fn came(second: u64) -> (SystemTime, Instant) {
@@ -42,7 +44,7 @@ async fn the_streams_of_a_node_tell_each_other_of_clusters_and_nobody_else() {
         node.scope.service = service.into();
         registry.enter(node, Dialect::Delta, came(1))
     };
-    let (clusters, mut endpoints) = (of("gw-1", "edge"), of("gw-1", "edge"));
+    let (mut clusters, mut endpoints) = (of("gw-1", "edge"), of("gw-1", "edge"));
     let mut strangers = [of("gw-1", "other"), of("gw-2", "edge"), of("gw-1", "")];
     let store = SnapshotStore::new();
     let mut machine = DeltaMachine::new(NodeScope::default(), 0).speaking(Types::Envoy);
@@ -55,13 +57,81 @@ async fn the_streams_of_a_node_tell_each_other_of_clusters_and_nobody_else() {
             let answer = DeltaRequest { nonce: response.nonce, ..DeltaRequest::new(Kind::Upstream) };
             machine.request(answer, &store, at(1)).unwrap();
         }
-        clusters.update(&mut machine, None);
+        clusters.update(&mut machine, 1, None);
     }
-    let Some(Ask::Warm(told)) = endpoints.asked().await else { panic!("clusters") };
-    assert_eq!(told, ["a".into(), "b".into()], "each once, however often it changed");
+    let Some(Ask::Beside(Word { clusters: told, .. })) = endpoints.asked().await else { panic!("clusters") };
+    assert_eq!(told, ["a".into(), "b".into()].into(), "each once, however often it changed");
     for stranger in &mut strangers {
         assert!(stranger.asked().now_or_never().is_none());
     }
+}
+
+#[test]
+fn the_streams_of_a_node_tell_each_other_how_it_stands_to_what_it_was_told() {
+    let registry = Arc::new(NodeRegistry::new());
+    let [mut clusters, mut routes] = [(); 2].map(|()| registry.enter(node("gw-1"), Dialect::Delta, came(1)));
+    let mut stranger = registry.enter(node("gw-2"), Dialect::Delta, came(1));
+    let store = secrets(&["a"]);
+    let machine = |kind: Kind| {
+        let mut machine = DeltaMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+        machine.request(DeltaRequest::new(kind), &store, at(1)).unwrap();
+        drain(&mut machine, &store);
+        machine
+    };
+    fn hears(presence: &mut Presence) -> Option<Stands> {
+        match presence.asked().now_or_never()? {
+            Some(Ask::Beside(Word { stands, .. })) => stands.map(|stands| *stands),
+            _ => panic!("how others stand"),
+        }
+    }
+    let (mut by_clusters, mut by_routes) = (machine(Kind::Upstream), machine(Kind::Secret));
+    clusters.update(&mut by_clusters, 1, None);
+    routes.update(&mut by_routes, 1, None);
+    assert_eq!((hears(&mut routes), hears(&mut clusters)), (Some(by_clusters.stands()), Some(by_routes.stands())));
+    routes.update(&mut by_routes, 1, None);
+    assert_eq!(hears(&mut clusters), None, "nothing is new");
+    routes.update(&mut by_routes, 2, None);
+    assert_eq!(hears(&mut clusters), Some(Stands::default()), "it looks elsewhere, where positions mean something else");
+    // What it refused it goes on with, though the stream has ended, until it comes back for that.
+    let nack = DeltaRequest { nonce: "1".into(), error: Some("no".to_owned()), ..DeltaRequest::new(Kind::Secret) };
+    by_routes.request(nack, &store, at(1)).unwrap();
+    routes.update(&mut by_routes, 1, None);
+    assert_eq!(hears(&mut clusters), Some(by_routes.stands()));
+    drop(routes);
+    assert_eq!(hears(&mut clusters), Some(by_routes.stands().ended()));
+    let mut again = registry.enter(node("gw-1"), Dialect::Delta, came(2));
+    let mut by_routes = machine(Kind::Secret);
+    again.update(&mut by_routes, 1, None);
+    assert_eq!(hears(&mut clusters), Some(by_routes.stands()));
+    assert_eq!(hears(&mut stranger), None);
+}
+
+#[test]
+fn a_node_with_a_stream_for_each_type_is_shown_as_one() {
+    let registry = Arc::new(NodeRegistry::new());
+    let held = |kind, resources| KindView { kind, version: "7".into(), resources, pending: false };
+    let nack = |kind: Kind| Nack {
+        kind,
+        name: "n".into(),
+        version: "".into(),
+        field: String::new(),
+        reason: "no".into(),
+        time: at(3),
+        parts: Arc::default(),
+    };
+    let old = registry.enter(node("gw-1"), Dialect::Delta, came(1));
+    old.note(vec![held(Kind::Route, 1)], vec![nack(Kind::Route)], Some(at(9)));
+    let clusters = registry.enter(node("gw-1"), Dialect::Delta, came(2));
+    clusters.note(vec![held(Kind::Upstream, 5)], vec![nack(Kind::Upstream)], Some(at(4)));
+    let routes = registry.enter(node("gw-1"), Dialect::Delta, came(3));
+    routes.note(vec![held(Kind::Route, 2)], Vec::new(), Some(at(5)));
+    let _other_way = registry.enter(node("gw-1"), Dialect::Sotw, came(4));
+    let views = registry.nodes();
+    let [view, other] = &views[..] else { panic!("{views:?}") };
+    assert_eq!((view.streams, view.connected_since, view.last_contact), (3, Some(at(1)), at(9)));
+    assert_eq!(view.kinds, [held(Kind::Upstream, 5), held(Kind::Route, 2)], "of routes the later stream says it");
+    assert_eq!(view.nacks, [nack(Kind::Upstream)]);
+    assert_eq!((other.streams, other.dialect), (1, Dialect::Sotw));
 }
 
 #[test]

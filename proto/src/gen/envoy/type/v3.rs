@@ -78,6 +78,26 @@ impl ::prost::Name for FractionalPercent {
         "type.googleapis.com/envoy.type.v3.FractionalPercent".into()
     }
 }
+/// A version as semver.org has it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SemanticVersion {
+    #[prost(uint32, tag = "1")]
+    pub major_number: u32,
+    #[prost(uint32, tag = "2")]
+    pub minor_number: u32,
+    #[prost(uint32, tag = "3")]
+    pub patch: u32,
+}
+impl ::prost::Name for SemanticVersion {
+    const NAME: &'static str = "SemanticVersion";
+    const PACKAGE: &'static str = "envoy.type.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.type.v3.SemanticVersion".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/envoy.type.v3.SemanticVersion".into()
+    }
+}
 /// Of whole numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Int64Range {

@@ -621,6 +621,9 @@ pub struct NodeStatus {
     /// What is gone and stays there, since what it goes on with in the place of something refused may lead to it.
     #[prost(message, repeated, tag = "14")]
     pub kept: ::prost::alloc::vec::Vec<Kept>,
+    /// By how many streams it is connected: Envoys may ask for each type by one of its own.
+    #[prost(uint64, tag = "15")]
+    pub streams: u64,
 }
 impl ::prost::Name for NodeStatus {
     const NAME: &'static str = "NodeStatus";

@@ -49,6 +49,24 @@ impl ::prost::Name for Locality {
         "type.googleapis.com/envoy.config.core.v3.Locality".into()
     }
 }
+/// Which build of a program it is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BuildVersion {
+    #[prost(message, optional, tag = "1")]
+    pub version: ::core::option::Option<
+        super::super::super::r#type::v3::SemanticVersion,
+    >,
+}
+impl ::prost::Name for BuildVersion {
+    const NAME: &'static str = "BuildVersion";
+    const PACKAGE: &'static str = "envoy.config.core.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.core.v3.BuildVersion".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/envoy.config.core.v3.BuildVersion".into()
+    }
+}
 /// Who opens a discovery stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Node {
@@ -64,7 +82,7 @@ pub struct Node {
     pub user_agent_name: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "10")]
     pub client_features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(oneof = "node::UserAgentVersionType", tags = "7")]
+    #[prost(oneof = "node::UserAgentVersionType", tags = "7, 8")]
     pub user_agent_version_type: ::core::option::Option<node::UserAgentVersionType>,
 }
 /// Nested message and enum types in `Node`.
@@ -73,6 +91,8 @@ pub mod node {
     pub enum UserAgentVersionType {
         #[prost(string, tag = "7")]
         UserAgentVersion(::prost::alloc::string::String),
+        #[prost(message, tag = "8")]
+        UserAgentBuildVersion(super::BuildVersion),
     }
 }
 impl ::prost::Name for Node {
