@@ -16,6 +16,8 @@ use crate::model::Timeouts;
 
 /// Envoy rests between two tries in any case.
 pub(in super::super) const SHORTEST_REST: Duration = Duration::from_millis(1);
+/// Clients of gRPC rest so long as where nothing is said: the C core (of 1.85) loses calls that it makes again within a millisecond, and they end by their deadline.
+const REST_OF_CALLS: Duration = Duration::from_millis(25);
 /// What is tried again: what the endpoint has not seen, as our agents do.
 const UNSEEN: &str = "connect-failure,refused-stream,reset-before-request";
 /// Choices of an endpoint that was not tried yet.
@@ -77,7 +79,8 @@ pub(in super::super) fn of_seen(seen: &Seen<'_>, action: &mut wire::RouteAction)
 
 /// Tries of calls by clients of gRPC, which know their own statuses alone and rest before each try (gRFC A44).
 pub(in super::super) fn of_calls(seen: &Seen<'_>, action: &mut wire::RouteAction) {
-    let (first, longest) = seen.rests;
+    let first = seen.rests.0.max(REST_OF_CALLS);
+    let longest = seen.rests.1.max(first);
     action.retry_policy = Some(wire::RetryPolicy {
         retry_on: seen.calls.join(","),
         num_retries: Some(seen.attempts.saturating_sub(1)),
