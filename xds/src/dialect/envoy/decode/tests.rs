@@ -484,6 +484,40 @@ fn edits_that_cannot_be_made_are_refused_where_they_stand() {
     assert!(decode(EnvoyKind::Routes, &value).unwrap_err().reason.contains("case_sensitive"));
 }
 
+/// Envoy takes them, and sends messages that say something else than they are.
+#[test]
+fn fields_that_frame_a_message_or_speak_to_one_hop_are_not_added() {
+    let refused = |value: &Value, kind| decode(kind, value).unwrap_err();
+    for name in ["content-length", "Transfer-Encoding", "connection", "Keep-Alive", "proxy-connection", "Upgrade", "expect"] {
+        let edit = json!([{"header": {"key": name, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]);
+        for list in ["request_headers_to_add", "response_headers_to_add"] {
+            let places: [(fn(&mut Value) -> &mut Value, &str); 3] = [
+                (|all| all, ""),
+                (|all| &mut all["virtual_hosts"][0], "virtual_hosts[0]."),
+                (|all| &mut all["virtual_hosts"][0]["routes"][0], "virtual_hosts[0].routes[0]."),
+            ];
+            for (place, at) in places {
+                let mut value = routes("r", "c");
+                place(&mut value)[list] = edit.clone();
+                let fault = refused(&value, EnvoyKind::Routes);
+                assert_eq!(fault.field, format!("{at}{list}[0].header.key"));
+                assert!(fault.reason.starts_with(name), "{fault:?}");
+            }
+        }
+        for list in ["request_mutations", "response_mutations"] {
+            let mut value = listener("l", None);
+            let mutations = json!({"mutations": {list: [{"append": edit[0].clone()}]}});
+            value["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0]["typed_config"] =
+                any("envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", mutations);
+            let fault = refused(&value, EnvoyKind::Listener);
+            assert!(fault.field.ends_with(&format!("mutations.{list}[0].append.header.key")), "{fault:?}");
+        }
+        let mut value = routes("r", "c");
+        value["request_headers_to_remove"] = json!([name]);
+        decode(EnvoyKind::Routes, &value).expect("what speaks to one hop is taken off in any case");
+    }
+}
+
 #[test]
 fn paths_are_matched_as_requests_have_them() {
     let read = |matched: Value| {
