@@ -186,6 +186,10 @@ fn limits_of_connections_are_those_of_each_endpoint() {
     let each = json!([{"max_connections": 7}, {"priority": 1, "max_connections": 3}]);
     assert_eq!(limits(json!({"thresholds": [lifted], "per_host_thresholds": each})), (Some(7), None, None));
     assert_eq!(limits(json!({"thresholds": [{"max_connections": 5}], "per_host_thresholds": each})).0, Some(5));
+    // Envoy lets one connection be made in any case.
+    assert_eq!(limits(json!({"thresholds": [{"max_connections": 0}]})).0, Some(1));
+    assert_eq!(limits(json!({"thresholds": [lifted], "per_host_thresholds": [{"max_connections": 0}]})).0, Some(1));
+    assert_eq!(limits(json!({"thresholds": [{"max_requests": 0, "max_pending_requests": 0}]})), (None, Some(0), Some(0)));
     let mut value = eds_cluster("c");
     value["circuit_breakers"] = json!({"per_host_thresholds": [{"max_requests": 1}]});
     let fault = decode(EnvoyKind::Cluster, &value).unwrap_err();
