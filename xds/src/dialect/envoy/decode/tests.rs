@@ -491,11 +491,22 @@ fn edits_that_cannot_be_made_are_refused_where_they_stand() {
 /// Envoy takes them, and sends messages that say something else than they are.
 #[test]
 fn fields_that_frame_a_message_or_speak_to_one_hop_are_not_added() {
+    type Place = fn(&mut Value) -> &mut Value;
     let refused = |value: &Value, kind| decode(kind, value).unwrap_err();
-    for name in ["content-length", "Transfer-Encoding", "connection", "Keep-Alive", "proxy-connection", "Upgrade", "expect"] {
+    let names = [
+        "content-length",
+        "Transfer-Encoding",
+        "connection",
+        "Keep-Alive",
+        "proxy-connection",
+        "Upgrade",
+        "expect",
+        "http2-settings",
+    ];
+    for name in names {
         let edit = json!([{"header": {"key": name, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]);
         for list in ["request_headers_to_add", "response_headers_to_add"] {
-            let places: [(fn(&mut Value) -> &mut Value, &str); 3] = [
+            let places: [(Place, &str); 3] = [
                 (|all| all, ""),
                 (|all| &mut all["virtual_hosts"][0], "virtual_hosts[0]."),
                 (|all| &mut all["virtual_hosts"][0]["routes"][0], "virtual_hosts[0].routes[0]."),

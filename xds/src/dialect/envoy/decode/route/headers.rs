@@ -94,8 +94,16 @@ fn changed(name: &str) -> Result<(), String> {
 }
 
 /// Fields that say how a message is framed, or what becomes of the connection: agents write them as they are, whatever an edit says.
-const OF_THE_AGENT: [&str; 7] =
-    ["connection", "content-length", "expect", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+const OF_THE_AGENT: [&str; 8] = [
+    "connection",
+    "content-length",
+    "expect",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// That a field of this name may be added, or set.
 pub(crate) fn added(name: &str) -> Result<(), String> {
