@@ -281,9 +281,12 @@ impl Exchange {
     /// `http` or `https`, as the client spoke to the first of the proxies before us that are trusted, or else to us.
     pub fn forwarded_proto(&self) -> &'static str {
         let said = if self.trusted { self.request.fields.get_known(Name::XForwardedProto) } else { None };
-        match said {
-            Some(b"https" | b"wss") => "https",
-            Some(b"http" | b"ws") => "http",
+        let Some(said) = said else { return self.scheme() };
+        // Schemes are case-insensitive (RFC 3986 section 3.1).
+        let is = |schemes: [&str; 2]| schemes.iter().any(|scheme| said.eq_ignore_ascii_case(scheme.as_bytes()));
+        match (is(["https", "wss"]), is(["http", "ws"])) {
+            (true, _) => "https",
+            (_, true) => "http",
             _ => self.scheme(),
         }
     }

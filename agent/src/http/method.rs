@@ -28,6 +28,56 @@ pub enum Method {
     Other(Box<str>),
 }
 
+/// Methods that rules are written about: those of the registry of methods (RFC 9110 section 16.1.1), and a few that servers know beside it.
+const NAMED: [&[u8]; 46] = [
+    b"ACL",
+    b"BASELINE-CONTROL",
+    b"BIND",
+    b"CHECKIN",
+    b"CHECKOUT",
+    b"CONNECT",
+    b"COPY",
+    b"DELETE",
+    b"GET",
+    b"HEAD",
+    b"LABEL",
+    b"LINK",
+    b"LOCK",
+    b"M-SEARCH",
+    b"MERGE",
+    b"MKACTIVITY",
+    b"MKCALENDAR",
+    b"MKCOL",
+    b"MKREDIRECTREF",
+    b"MKWORKSPACE",
+    b"MOVE",
+    b"NOTIFY",
+    b"OPTIONS",
+    b"ORDERPATCH",
+    b"PATCH",
+    b"POST",
+    b"PRI",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"PURGE",
+    b"PUT",
+    b"QUERY",
+    b"REBIND",
+    b"REPORT",
+    b"SEARCH",
+    b"SOURCE",
+    b"SUBSCRIBE",
+    b"TRACE",
+    b"UNBIND",
+    b"UNCHECKOUT",
+    b"UNLINK",
+    b"UNLOCK",
+    b"UNSUBSCRIBE",
+    b"UPDATE",
+    b"UPDATEREDIRECTREF",
+    b"VERSION-CONTROL",
+];
+
 impl Method {
     /// The method with this token; the caller has checked that it is one.
     pub fn from_token(token: &str) -> Method {
@@ -48,6 +98,12 @@ impl Method {
             b"TRACE" => Method::Trace,
             _ => return None,
         })
+    }
+
+    /// Whether the token is that of a named method but for its case. It is another method then, which rules on the named one do not see; a server that folds
+    /// the case takes it for that one.
+    pub(in crate::http) fn is_miscased(token: &[u8]) -> bool {
+        token.iter().any(u8::is_ascii_lowercase) && NAMED.iter().any(|named| named.eq_ignore_ascii_case(token))
     }
 
     /// The token.

@@ -98,6 +98,11 @@ fn clients_are_believed_about_themselves_through_trusted_proxies_alone() {
     assert_eq!(told(&x), some(["https", "198.51.100.9,10.0.0.1", "a.example:80", "a.example:80"]), "said by a proxy of ours");
     x.request.authority = "a.example:443".into();
     assert_eq!(text("host_leaving_https", &x).as_deref(), Some("a.example"));
+    // Schemes are case-insensitive (RFC 3986 section 3.1).
+    for (said, scheme) in [("HTTPS", "https"), ("Wss", "https"), ("HTTP", "http"), ("Ws", "http"), ("ftp", "http")] {
+        x.request.fields.set("x-forwarded-proto", said);
+        assert_eq!(text("forwarded_proto", &x).as_deref(), Some(scheme), "{said}");
+    }
     x.request.fields = Fields::new();
     assert_eq!((text("forwarded_proto", &x).as_deref(), text("forwarded_for", &x)), (Some("http"), None));
 }

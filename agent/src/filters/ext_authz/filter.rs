@@ -17,6 +17,7 @@ use super::names::Matching;
 use super::verdict::{FOR_CLIENT, Verdict};
 use super::wire::{self, Decision, Denied};
 use crate::exchange::{Answer, Exchange, Inner as Errand, Reason};
+use crate::http::fields::FieldRef;
 use crate::http::{FieldName, Fields, Method, Name, RequestHead, ResponseHead};
 
 /// Most bytes that are read of an answer; a longer body is left out.
@@ -187,7 +188,7 @@ impl Inner {
         for field in from.fields.iter().filter(|field| !stays(field.id) && !of_the_client(field.id)) {
             let told = field.id == Name::Authorization || self.told.has(field.name);
             if told && !self.untold.has(field.name) {
-                fields.push(field.id, field.name, field.value);
+                tell(&mut fields, &field);
             }
         }
         fields.set_known(Name::XForwardedFor, x.remote.ip().to_canonical().to_string());
@@ -211,6 +212,21 @@ impl Inner {
             ..RequestHead::default()
         })
     }
+}
+
+/// Puts a line of a field behind those that are told, on one line: who reads the first of several alone would let in what the upstream reads in another.
+fn tell(fields: &mut Fields, line: &FieldRef<'_>) {
+    let there = fields.iter().find(|field| field.name.eq_ignore_ascii_case(line.name));
+    let joined = there.map(|field| [field.value, line.value].join(separator(line.id).as_bytes()));
+    match joined {
+        Some(all) => fields.set(line.name, all),
+        None => fields.push(line.id, line.name, line.value),
+    }
+}
+
+/// What stands between the lines of a field that are told as one; cookies are put together as RFC 9113 section 8.2.3 has it.
+pub(super) fn separator(id: Name) -> &'static str {
+    if id == Name::Cookie { "; " } else { "," }
 }
 
 /// Whether a field says who the client is. At this point it is what the client itself says, and whoever decides would believe it.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::super::asking::stays;
-use super::filter::of_the_client;
+use super::filter::{of_the_client, separator};
 use super::names::Matching;
 use super::verdict::FOR_CLIENT;
 use super::wire::{self, Allowed, Denied, Edit, How, Peer, Question};
@@ -126,14 +126,15 @@ fn shown(client: &ClientCertificate) -> String {
     utf8_percent_encode(&pem, QUERY).to_string()
 }
 
-/// Fields by name in lower case, several of one name with commas between; what HTTP/2 says beside its fields, too.
+/// Fields by name in lower case, several of one name with commas between (of cookies `; `); what HTTP/2 says beside its fields, too.
 fn fields(x: &Exchange, told: &Told<'_>, partial: Option<bool>) -> BTreeMap<String, String> {
     let from = &x.request;
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     let mut add = |name: String, value: &str| {
         let is_told = (told.allowed.is_empty() || told.allowed.has(name.as_bytes())) && !told.refused.has(name.as_bytes());
         if is_told {
-            all.entry(name).and_modify(|there| *there = [there, value].join(",")).or_insert_with(|| value.to_owned());
+            let between = separator(Name::find(name.as_bytes()));
+            all.entry(name).and_modify(|there| *there = [there, value].join(between)).or_insert_with(|| value.to_owned());
         }
     };
     add(":authority".to_owned(), &from.authority);

@@ -125,6 +125,50 @@ async fn nobody_forges_who_asks() {
     assert_eq!(told, [pair("x-forwarded-for", "192.0.2.7"), pair("x-forwarded-proto", "http")]);
 }
 
+/// Who decides by the first line would let in what the upstream reads in the second.
+#[tokio::test]
+async fn the_lines_of_a_field_are_told_as_one() {
+    let fields = [
+        ("X-Want", "200"),
+        ("Cookie", "a=1"),
+        ("Authorization", "one"),
+        ("x-want", "403"),
+        ("cookie", "b=2"),
+        ("authorization", "two"),
+        ("X_Want", "other"),
+    ];
+    for (config, cookie) in [(json!({"allowed_headers": ["x.want", "cookie"]}), "a=1; b=2"), (by_grpc(json!({})), "a=1; b=2")] {
+        let by_grpc = config.get("protocol").is_some();
+        let judge = saying(200, &[("grpc-status", "0")], wire::testing::answered(0, None));
+        let mut config = config;
+        config["upstream_id"] = "judge".into();
+        let mut x = crate::exchange::testing::at(1, "GET", "h", "/", &fields, judge.clone());
+        let flow = filter("ext-authz", &config).rewrite(&mut x);
+        assert!(matches!(settled(flow, &mut x).await, Flow::Continue));
+        let (_, _, told, body) = judge.asked.borrow_mut().pop().unwrap();
+        let told = match by_grpc {
+            true => wire::testing::asked(&body).request.unwrap().http.unwrap().headers.into_iter().collect(),
+            false => told,
+        };
+        let lines = |name: &str| -> Vec<&str> {
+            told.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
+        };
+        let seen = ["x-want", "cookie", "authorization", "x_want"].map(lines);
+        assert_eq!(seen, [vec!["200,403"], vec![cookie], vec!["one,two"], vec!["other"]]);
+        assert_eq!(x.request.fields.get_all("x-want").count(), 2, "the upstream is told what the client has sent");
+    }
+}
+
+#[tokio::test]
+async fn of_a_field_that_a_consent_sets_the_last_line_counts() {
+    let said = [("X-User", "ann"), ("X-Group", "g"), ("x-user", "bob"), ("X-Group", "h")];
+    let config = json!({"allowed_upstream_headers": ["x-user"], "allowed_upstream_headers_to_append": ["x-group"]});
+    let (x, refused) = go(config, &judge(200, &said, ""), "").await;
+    assert!(refused.is_none());
+    let lines = |name| x.request.fields.get_all(name).collect::<Vec<_>>();
+    assert_eq!((lines("x-user"), lines("x-group")), (vec![&b"bob"[..]], vec![&b"a,g,h"[..]]));
+}
+
 #[tokio::test]
 async fn a_consent_changes_the_request_as_it_may() {
     let said = [
@@ -159,7 +203,8 @@ async fn a_refusal_goes_to_the_client() {
     let some = some.unwrap();
     let fields = ["location", "x-why", "content-type"].map(|name| some.head.fields.get_str(name));
     assert_eq!(fields, [Some("/login"), None, Some("text/plain")]);
-    assert!(go(json!({}), &judge(204, &[], ""), "").await.1.is_some(), "only 200 is a consent");
+    let other = go(json!({}), &judge(204, &[], ""), "").await.1.unwrap();
+    assert_eq!(other.head.status, 204, "only 200 is a consent, and any other status is the client's, as at Envoy");
 }
 
 #[tokio::test(start_paused = true)]

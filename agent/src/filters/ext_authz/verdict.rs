@@ -75,15 +75,11 @@ impl Verdict {
                 to.retain(|field| stays(field.id) || !field.name.eq_ignore_ascii_case(name));
             }
         }
-        let sets = |name: &[u8]| self.upstream.has(name);
-        if !self.upstream.is_empty() {
-            let said = |name: &[u8]| from.iter().any(|field| field.name.eq_ignore_ascii_case(name));
-            to.retain(|field| stays(field.id) || !sets(field.name) || !said(field.name));
-        }
         let mut for_client = Fields::new();
         for field in from.iter().filter(|field| !stays(field.id)) {
-            if sets(field.name) {
-                to.push(field.id, field.name, field.value);
+            if self.upstream.has(field.name) {
+                // Of several lines the last one counts.
+                to.set(field.name, field.value);
             } else if self.upstream_added.has(field.name) {
                 append(to, field.name, field.value);
             }

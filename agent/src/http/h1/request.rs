@@ -177,6 +177,9 @@ impl RequestParser {
 }
 
 fn other_method(token: &[u8]) -> Result<Method, Fault> {
+    if Method::is_miscased(token) {
+        return Err(Fault::Malformed("a method in small letters"));
+    }
     // A token is ASCII.
     match std::str::from_utf8(token) {
         Ok(text) if is_token(token) && token.len() <= MAX_METHOD => Ok(Method::from_token(text)),

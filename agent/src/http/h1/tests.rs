@@ -173,6 +173,19 @@ fn everything_ambiguous_is_refused() {
     }
 }
 
+/// Servers that fold the case would do what rules on the method have not seen.
+#[test]
+fn a_known_method_in_small_letters_is_refused_and_others_pass() {
+    let of =
+        |method: &str| request(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).map(|read| read.unwrap().1.method);
+    for known in ["get", "Get", "delete", "DELETe", "connect", "purge", "Report", "m-search", "propfind"] {
+        assert_eq!(of(known), Err(Fault::Malformed("a method in small letters")), "{known}");
+    }
+    for other in ["M-SEARCH", "PURGE", "REPORT", "QUERY", "FOO", "foo", "gets", "x-delete"] {
+        assert_eq!(of(other), Ok(Method::Other(other.into())));
+    }
+}
+
 #[test]
 fn versions_expectations_and_limits_have_statuses_of_their_own() {
     for version in ["0.9", "2.0", "1.2", "3.0"] {

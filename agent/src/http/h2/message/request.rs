@@ -88,6 +88,7 @@ impl Reading<'_> {
         self.has_method = true;
         match (Method::known(value), std::str::from_utf8(value)) {
             (Some(method), _) => self.head.method = method,
+            (None, _) if Method::is_miscased(value) => self.judge.refuse(Fault::Malformed("a method in small letters")),
             (None, Ok(method)) if is_token(value) => self.head.method = Method::from_token(method),
             _ => self.judge.malformed("bad method"),
         }

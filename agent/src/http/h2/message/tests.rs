@@ -229,6 +229,12 @@ fn what_is_refused_has_its_status() {
     assert_eq!(fault(&[("cookie", "b"); 11]), BlockFault::Refused(Fault::TooLarge));
     assert!(get(&[("a", "b"); 10]).is_ok() && get(&[("a", &long), ("b", &long)]).is_ok());
     assert_eq!(fault(&[("expect", "magic")]), BlockFault::Refused(Fault::Expectation));
+    let method = |method| request(&[(":method", method), GET[1], GET[2], GET[3]]).map(|(head, _)| head.method);
+    for known in ["get", "Delete", "purge"] {
+        assert_eq!(method(known), Err(BlockFault::Refused(Fault::Malformed("a method in small letters"))), "{known}");
+    }
+    assert_eq!(method("M-SEARCH"), Ok(Method::Other("M-SEARCH".into())));
+    assert_eq!(method("foo"), Ok(Method::Other("foo".into())));
 }
 
 #[test]

@@ -190,6 +190,10 @@ fn limits_of_connections_are_those_of_each_endpoint() {
     let each = json!([{"max_connections": 7}, {"priority": 1, "max_connections": 3}]);
     assert_eq!(limits(json!({"thresholds": [lifted], "per_host_thresholds": each})), (Some(7), None, None));
     assert_eq!(limits(json!({"thresholds": [{"max_connections": 5}], "per_host_thresholds": each})).0, Some(5));
+    // Envoy lets one connection be made in any case.
+    assert_eq!(limits(json!({"thresholds": [{"max_connections": 0}]})).0, Some(1));
+    assert_eq!(limits(json!({"thresholds": [lifted], "per_host_thresholds": [{"max_connections": 0}]})).0, Some(1));
+    assert_eq!(limits(json!({"thresholds": [{"max_requests": 0, "max_pending_requests": 0}]})), (None, Some(0), Some(0)));
     let mut value = eds_cluster("c");
     value["circuit_breakers"] = json!({"per_host_thresholds": [{"max_requests": 1}]});
     let fault = decode(EnvoyKind::Cluster, &value).unwrap_err();
@@ -539,6 +543,51 @@ fn edits_that_cannot_be_made_are_refused_where_they_stand() {
     route_of["match"]["case_sensitive"] = json!(false);
     route_of["route"]["prefix_rewrite"] = json!("/b");
     assert!(decode(EnvoyKind::Routes, &value).unwrap_err().reason.contains("case_sensitive"));
+}
+
+/// Envoy takes them, and sends messages that say something else than they are.
+#[test]
+fn fields_that_frame_a_message_or_speak_to_one_hop_are_not_added() {
+    type Place = fn(&mut Value) -> &mut Value;
+    let refused = |value: &Value, kind| decode(kind, value).unwrap_err();
+    let names = [
+        "content-length",
+        "Transfer-Encoding",
+        "connection",
+        "Keep-Alive",
+        "proxy-connection",
+        "Upgrade",
+        "expect",
+        "http2-settings",
+    ];
+    for name in names {
+        let edit = json!([{"header": {"key": name, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]);
+        for list in ["request_headers_to_add", "response_headers_to_add"] {
+            let places: [(Place, &str); 3] = [
+                (|all| all, ""),
+                (|all| &mut all["virtual_hosts"][0], "virtual_hosts[0]."),
+                (|all| &mut all["virtual_hosts"][0]["routes"][0], "virtual_hosts[0].routes[0]."),
+            ];
+            for (place, at) in places {
+                let mut value = routes("r", "c");
+                place(&mut value)[list] = edit.clone();
+                let fault = refused(&value, EnvoyKind::Routes);
+                assert_eq!(fault.field, format!("{at}{list}[0].header.key"));
+                assert!(fault.reason.starts_with(name), "{fault:?}");
+            }
+        }
+        for list in ["request_mutations", "response_mutations"] {
+            let mut value = listener("l", None);
+            let mutations = json!({"mutations": {list: [{"append": edit[0].clone()}]}});
+            value["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0]["typed_config"] =
+                any("envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", mutations);
+            let fault = refused(&value, EnvoyKind::Listener);
+            assert!(fault.field.ends_with(&format!("mutations.{list}[0].append.header.key")), "{fault:?}");
+        }
+        let mut value = routes("r", "c");
+        value["request_headers_to_remove"] = json!([name]);
+        decode(EnvoyKind::Routes, &value).expect("what speaks to one hop is taken off in any case");
+    }
 }
 
 #[test]

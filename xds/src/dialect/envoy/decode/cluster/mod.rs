@@ -404,6 +404,8 @@ fn breakers(fields: &mut Fields<'_>) -> Read<CircuitBreakers> {
     let mut breakers = CircuitBreakers::default();
     // The largest number stands for no limit, since Envoy has limits where nothing is said.
     let bounded = |limit: Option<u32>| limit.filter(|limit| *limit < u32::MAX);
+    // Envoy makes one connection whatever it is told, or none of its requests would ever be sent.
+    let connections = |limit: Option<u32>| bounded(limit).map(|limit| limit.max(1));
     fields.message("circuit_breakers", |circuit| {
         let mut of_each = None;
         circuit.list("per_host_thresholds", |limits| {
@@ -412,7 +414,7 @@ fn breakers(fields: &mut Fields<'_>) -> Read<CircuitBreakers> {
                 return Ok(());
             }
             // Envoy takes nothing else there either, and of several the first.
-            let limit = bounded(limits.small("max_connections")?);
+            let limit = connections(limits.small("max_connections")?);
             of_each = of_each.or(limit);
             Ok(())
         })?;
@@ -423,7 +425,7 @@ fn breakers(fields: &mut Fields<'_>) -> Read<CircuitBreakers> {
                 return Ok(());
             }
             limits.ignore(&["track_remaining", "max_retries", "max_connection_pools"]);
-            breakers.max_connections = bounded(limits.small("max_connections")?);
+            breakers.max_connections = connections(limits.small("max_connections")?);
             breakers.max_pending = bounded(limits.small("max_pending_requests")?);
             breakers.max_requests = bounded(limits.small("max_requests")?);
             limits.message("retry_budget", |budget| {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::piece::{Asked, Deed, Extension, Filter, Override};
 use super::super::read::{Fault, Fields, Read, TYPE, typed};
-use super::super::route::headers::{changed, template};
+use super::super::route::headers::{added, changed, template};
 use super::super::route::matching::{self, Wanted};
 use super::super::source;
 use super::{authz, compress, jwt, limit, origins, rbac};
@@ -263,7 +263,7 @@ fn mutations(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
                 let header = option.required("header", |header| {
                     let value = header.text("value")?.unwrap_or_default();
                     let key = header.name("key")?.to_string();
-                    changed(&key).map_err(|reason| Fault::new("key", reason))?;
+                    added(&key).map_err(|reason| Fault::new("key", reason))?;
                     Ok((key, template(value).map_err(|reason| Fault::new("value", reason))?))
                 })?;
                 match (overwrites, header) {

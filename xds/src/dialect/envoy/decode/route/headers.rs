@@ -94,6 +94,27 @@ pub(crate) fn changed(name: &str) -> Result<(), String> {
     is_name(name)
 }
 
+/// Fields that say how a message is framed, or what becomes of the connection: agents write them as they are, whatever an edit says.
+const OF_THE_AGENT: [&str; 8] = [
+    "connection",
+    "content-length",
+    "expect",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// That a field of this name may be added, or set.
+pub(crate) fn added(name: &str) -> Result<(), String> {
+    changed(name)?;
+    match OF_THE_AGENT.iter().any(|field| name.eq_ignore_ascii_case(field)) {
+        true => Err(format!("{name} is not added here: agents say in it how they send the message")),
+        false => Ok(()),
+    }
+}
+
 /// That a text may stand in a field: what ends a line there would begin a field of its own.
 pub(crate) fn is_plain(text: &str) -> Result<(), String> {
     match text.chars().any(|c| c.is_ascii_control() && c != '\t') {
@@ -126,7 +147,7 @@ pub(crate) fn change(option: &mut Fields<'_>, edits: &mut Edits) -> Read<()> {
             (value, _) => (value.unwrap_or_default().to_owned(), "value"),
         };
         let key = header.name("key")?.to_string();
-        changed(&key).map_err(|reason| Fault::new("key", reason))?;
+        added(&key).map_err(|reason| Fault::new("key", reason))?;
         if action == Some(How::Default) && value == ID {
             return Ok((key, value, Vec::new()));
         }
