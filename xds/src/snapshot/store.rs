@@ -61,8 +61,8 @@ impl SnapshotStore {
         SnapshotStore { inner: RwLock::new(inner), signal: watch::Sender::new(view.position), log: LOG }
     }
 
-    /// Makes these resources what they are in another view, untold where they are that, as one step, without a copy. When that differs, the position is that of the other view at
-    /// least, where one is said. Says whether anything changed.
+    /// Makes these resources what they are in another view, untold where they are that, as one step, without a copy. When that differs, the position is
+    /// that of the other view at least, where one is said. Says whether anything changed.
     pub fn take_over<'a>(
         &self,
         names: impl IntoIterator<Item = &'a (Kind, Arc<str>)>,
