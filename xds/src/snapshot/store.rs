@@ -61,8 +61,8 @@ impl SnapshotStore {
         SnapshotStore { inner: RwLock::new(inner), signal: watch::Sender::new(view.position), log: LOG }
     }
 
-    /// Makes these resources what they are in another view, as one step, without a copy. When that differs, the position is that of the other view at
-    /// least, where one is said. Says whether anything changed.
+    /// Makes these resources what they are in another view, untold where they are that, as one step, without a copy. When that differs, the position is
+    /// that of the other view at least, where one is said. Says whether anything changed.
     pub fn take_over<'a>(
         &self,
         names: impl IntoIterator<Item = &'a (Kind, Arc<str>)>,
@@ -74,6 +74,7 @@ impl SnapshotStore {
         for (kind, name) in names {
             match from.find(*kind, name) {
                 Some(versioned) => inner.share(versioned),
+                None if from.is_untold(*kind, name) => inner.leave(*kind, name.clone()),
                 None => inner.remove(*kind, name.clone()),
             }
             let surplus = inner.log.len().saturating_sub(self.log);
@@ -90,10 +91,7 @@ impl SnapshotStore {
     /// Says nothing of these resources any more, until they are set or removed: who has them keeps them, in whichever version.
     pub(crate) fn leave<'a>(&self, names: impl IntoIterator<Item = &'a (Kind, Arc<str>)>) {
         let mut inner = self.write();
-        for (kind, name) in names {
-            inner.change(*kind, name.clone(), None);
-            Arc::make_mut(&mut inner.view).untold.insert((*kind, name.clone()));
-        }
+        names.into_iter().for_each(|(kind, name)| inner.leave(*kind, name.clone()));
         self.signal.send_replace(inner.view.position);
     }
 
@@ -197,6 +195,13 @@ impl Inner {
     fn remove(&mut self, kind: Kind, name: Arc<str>) {
         if self.view.kinds[kind.index()].contains_key(&name) || self.view.is_untold(kind, &name) {
             self.change(kind, name, None);
+        }
+    }
+
+    fn leave(&mut self, kind: Kind, name: Arc<str>) {
+        if !self.view.is_untold(kind, &name) {
+            self.change(kind, name.clone(), None);
+            Arc::make_mut(&mut self.view).untold.insert((kind, name));
         }
     }
 

@@ -92,6 +92,19 @@ fn listeners_may_name_their_nodes() {
 }
 
 #[test]
+fn what_another_view_leaves_untold_is_untold_where_it_is_taken_over() {
+    let (here, there) = (SnapshotStore::new(), SnapshotStore::new());
+    here.apply(vec![set(secret("a", "1"))]);
+    let names = [(Kind::Secret, Arc::from("a"))];
+    there.leave(&names);
+    assert!(here.take_over(&names, &there.view(), None));
+    assert!(here.get(Kind::Secret, "a", &NodeScope::default()).is_none() && here.is_untold(Kind::Secret, "a"));
+    assert!(!here.take_over(&names, &there.view(), None), "the same again is no change");
+    there.apply(vec![Change::Remove(Kind::Secret, "a".into())]);
+    assert!(here.take_over(&names, &there.view(), None) && !here.is_untold(Kind::Secret, "a"));
+}
+
+#[test]
 fn replacing_all_removes_the_rest() {
     let store = SnapshotStore::new();
     store.apply(vec![set(secret("a", "1")), set(secret("b", "1"))]);

@@ -10,7 +10,7 @@ use heddle_node::drain::DrainWatch;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep_until;
 
-use super::needs::needed;
+use super::needs::led_to;
 use super::wave::{Key, Members, Wave};
 use super::{FORGET, GroupName, GroupView, HeldView};
 use crate::model::Kind;
@@ -263,6 +263,7 @@ impl Group {
         let refused = std::mem::take(&mut state.refused);
         let Some(wave) = state.wave.as_mut().filter(|_| !refused.is_empty()) else { return };
         let (mut names, mut left, rest) = (BTreeSet::new(), BTreeSet::new(), self.rest.store.view());
+        let begins = *self.begins.borrow();
         for held in refused {
             let key = (held.kind, held.name.clone());
             let forced = state.forced.get(&key) == Some(&held.version);
@@ -271,22 +272,19 @@ impl Group {
             }
             let HeldView { kind, name, node, reason, .. } = &held;
             tracing::warn!(kind = kind.as_str(), %name, %node, reason, "this version is held: no further node of the group is given it");
-            let newest = held.version.clone();
+            // Of what a group began with nobody knows the version before but who has it, for as long as no version of it was taken.
+            if rest.find(key.0, &key.1).is_some_and(|found| begins || found.version == held.version) {
+                left.insert(key.clone());
+            }
             state.held.insert(key.clone(), held);
-            // Of what a group began with nobody knows the version before but who has it.
-            match rest.find(key.0, &key.1).is_some_and(|found| found.version == newest) {
-                true => left.insert(key),
-                false => names.insert(key),
-            };
+            names.insert(key);
         }
         if !left.is_empty() {
             self.rest.store.leave(&left);
-            self.trial.store.leave(&left);
-            let next = self.trial.store.view();
-            stage.show(next.clone(), &Changes { position: next.position(), names: Some(left.into_iter().collect()) });
         }
+        let rest = self.rest.store.view();
         let gone = wave.tried.iter().filter(|(_, version)| version.is_none()).map(|(key, _)| key.clone());
-        let kept = needed(self.types, names.iter(), &rest, gone);
+        let kept = led_to(self.types, names.iter(), (&rest, &rest), gone.collect());
         wave.tried.retain(|key, _| !kept.contains(key));
         names.extend(kept.iter().cloned());
         state.kept.extend(kept);
@@ -295,14 +293,14 @@ impl Group {
 
     /// Of these names those that are gone, and that what nodes keep in the place of something held refers to.
     fn kept(&self, state: &State, view: &View, names: &BTreeSet<Key>) -> BTreeSet<Key> {
-        let trial = self.trial.store.view();
+        let (trial, rest) = (self.trial.store.view(), self.rest.store.view());
         let gone = names.iter().filter(|(kind, name)| view.find(*kind, name).is_none() && trial.find(*kind, name).is_some());
-        needed(self.types, state.held.keys(), &trial, gone.cloned())
+        led_to(self.types, state.held.keys(), (&trial, &rest), gone.cloned().collect())
     }
 
     /// Gives the rest what was on trial, when that is over.
     fn judge(&self, state: &mut State, now: Instant) {
-        let State { wave, members, pending, .. } = &mut *state;
+        let State { wave, members, .. } = &mut *state;
         let Some(trying) = wave else { return };
         let waited = now.saturating_duration_since(trying.since);
         // Who comes back asks for one kind after the other.
@@ -318,11 +316,27 @@ impl Group {
             judged => judged.unwrap_or(true),
         };
         if judged {
-            let trial = self.trial.store.view();
-            let position = pending.is_empty().then_some(trial.position());
-            self.rest.store.take_over(trying.tried.keys(), &trial, position);
-            *wave = None;
+            let taken = wave.take().map(|wave| wave.tried.into_keys().collect()).unwrap_or_default();
+            self.give(state, &taken, now);
             self.begins.send_replace(false);
+        }
+    }
+
+    /// Gives the rest what the trial has of these.
+    fn give(&self, state: &mut State, taken: &BTreeSet<Key>, now: Instant) {
+        self.free_kept(state, taken, now);
+        let trial = self.trial.store.view();
+        let position = state.pending.is_empty().then_some(trial.position());
+        self.rest.store.take_over(taken, &trial, position);
+    }
+
+    /// Where nodes have versions that nobody knows of what all are given now, what was kept for those goes after that: not all of them say what they have,
+    /// so that nothing else tells what is to go last.
+    fn free_kept(&self, state: &mut State, given: &BTreeSet<Key>, now: Instant) {
+        let rest = self.rest.store.view();
+        if !state.kept.is_empty() && given.iter().any(|(kind, name)| rest.is_untold(*kind, name)) {
+            state.pending.append(&mut state.kept);
+            state.since.get_or_insert(now);
         }
     }
 
@@ -348,6 +362,7 @@ impl Group {
     fn try_out(&self, state: &mut State, (view, stage): (&View, &Stage), now: Instant) {
         let version = |key: &Key| view.find(key.0, &key.1).map(|found| found.version.clone());
         let (tried, forced) = self.chosen(state, view);
+        self.free_kept(state, &forced, now);
         self.rest.store.take_over(&forced, view, None);
         self.show(stage, &forced, view, None);
         let Some(called) = self.show(stage, &tried, view, Some(view.position())) else { return };
@@ -366,7 +381,7 @@ impl Group {
             (wave, None) => {
                 let before = wave.take().map(|wave| wave.tried.into_keys().collect::<BTreeSet<_>>()).unwrap_or_default();
                 self.begins.send_replace(false);
-                self.rest.store.take_over(before.iter().chain(&tried), &trial, Some(trial.position()));
+                self.give(state, &before.into_iter().chain(tried).collect(), now);
             }
         }
     }

@@ -79,7 +79,8 @@ pub struct HeldView {
     pub kind: Kind,
     /// Its name.
     pub name: Arc<str>,
-    /// The version that was refused; what nodes are given instead is the one before, or nothing where there was none.
+    /// The version that was refused; what nodes are given instead is the one before, or nothing where there was none. Where a group began with it, they keep what
+    /// they have.
     pub version: Arc<str>,
     /// Who refused it.
     pub node: Arc<str>,

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::wave::Key;
 use crate::model::{Kind, PluginConf, Resource, SecretBody};
 use crate::protocol::Types;
-use crate::snapshot::View;
+use crate::server::refused::Leads;
+use crate::snapshot::{SnapshotSource, View};
 
 /// Where plugins name upstreams.
 const UPSTREAM_ID: &str = "upstream_id";
@@ -17,8 +18,36 @@ const SECRET: &str = "$secret://";
 /// How deep the configuration of a plugin is looked into: as deep as it may be written.
 const MAX_DEPTH: usize = 64;
 
+/// Of `gone`, that to which the versions lead that nodes keep: of `kept` those in `view`, and those of what `rest` leaves untold, whichever they are.
+pub(super) fn led_to<'a>(
+    types: Types,
+    kept: impl Iterator<Item = &'a Key>,
+    (view, rest): (&View, &View),
+    gone: BTreeSet<Key>,
+) -> BTreeSet<Key> {
+    let unknown: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| rest.leaves(*kind)).collect();
+    let is_led_to = |(to, _): &Key| unknown.iter().any(|kind| may_lead(types, *kind, *to));
+    let (mut all, others): (BTreeSet<Key>, BTreeSet<Key>) = gone.into_iter().partition(is_led_to);
+    all.append(&mut needed(types, kept, view, others));
+    all
+}
+
+/// Whether a resource of one kind may lead to those of another one, where nobody knows what it names.
+fn may_lead(types: Types, kind: Kind, to: Kind) -> bool {
+    let ours = types == Types::Heddle;
+    match (kind, to) {
+        (Kind::Upstream, Kind::Endpoints) => true,
+        (Kind::Secret, Kind::Secret) | (_, Kind::PluginMetadata) if !ours => false,
+        // Its manager.
+        (Kind::Secret, Kind::Secret) => true,
+        (Kind::Certificate, to) if ours => to == Kind::Secret,
+        (_, Kind::Route) if ours => false,
+        (kind, to) => (is_referred_to(to) || to == Kind::PluginMetadata) && Leads::are(kind, to),
+    }
+}
+
 /// Of `gone`, what the resources `kept` refer to in `view`, directly or by what these refer to.
-pub(super) fn needed<'a>(
+fn needed<'a>(
     types: Types,
     kept: impl Iterator<Item = &'a Key>,
     view: &View,
@@ -137,6 +166,26 @@ mod tests {
     use super::*;
     use crate::model::{Consumer, Credential, PluginMetadata, PluginOrigin, Secret};
     use crate::snapshot::{Change, SnapshotFeed, SnapshotStore};
+
+    #[test]
+    fn what_nobody_knows_may_lead_to_whatever_such_a_resource_may_name() {
+        let store = SnapshotStore::new();
+        let gone = [Kind::Secret, Kind::Upstream, Kind::Endpoints, Kind::PluginMetadata, Kind::Route, Kind::Listener]
+            .map(|kind| (kind, Arc::from("gone")));
+        let kinds = |types, left: Kind| {
+            let rest = SnapshotStore::new();
+            rest.leave(&[(left, "left".into())]);
+            let all = led_to(types, [].iter(), (&store.view(), &rest.view()), gone.clone().into());
+            all.into_iter().map(|(kind, _)| kind).collect::<Vec<_>>()
+        };
+        let [secret, upstream, endpoints, metadata] = [Kind::Secret, Kind::Upstream, Kind::Endpoints, Kind::PluginMetadata];
+        assert_eq!(kinds(Types::Heddle, Kind::Route), [secret, upstream, endpoints, metadata]);
+        assert_eq!(kinds(Types::Heddle, Kind::Certificate), [secret]);
+        assert_eq!(kinds(Types::Heddle, Kind::Upstream), [secret, endpoints]);
+        assert_eq!(kinds(Types::Envoy, Kind::Route), [secret, upstream, endpoints]);
+        assert_eq!(kinds(Types::Envoy, Kind::Listener), [secret, upstream, endpoints, Kind::Route]);
+        assert!(kinds(Types::Envoy, Kind::Secret).is_empty());
+    }
 
     #[test]
     fn a_manager_stays_whose_secrets_are_named_in_what_is_kept() {

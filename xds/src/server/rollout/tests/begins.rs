@@ -58,6 +58,24 @@ async fn what_the_first_node_refuses_after_a_restart_is_given_to_no_other_one() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_what_one_version_after_the_other_is_refused_after_a_restart_everybody_keeps_what_it_had() {
+    let (world, mut canary, mut other) = begun_anew().await;
+    for content in ["worse", "still worse"] {
+        world.apply(vec![certificate("c", content), certificate("d", content)]).await;
+        assert!(canary.has_newest(&world, "c"), "it is tried");
+        canary.answers(Some("Certificate c: snis: not this one"));
+        settle(&mut [&mut canary, &mut other]).await;
+        assert!(canary.has.contains_key("c"), "nothing takes its own from it");
+        assert_eq!((version_of(&other, "c"), other.has_newest(&world, "d")), ("before".into(), true));
+        assert_eq!(world.held(), ["c by a: not this one"]);
+        assert!(!world.node("late").has.contains_key("c"));
+    }
+    world.apply(vec![certificate("c", "good")]).await;
+    settle(&mut [&mut canary, &mut other]).await;
+    assert!(canary.has_newest(&world, "c") && other.has_newest(&world, "c") && world.held().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_held_after_a_restart_goes_when_it_is_removed_or_somebody_says_to_go_on() {
     let (world, mut canary, mut other) = begun_anew().await;
     settle(&mut [&mut canary, &mut other]).await;
