@@ -1,6 +1,5 @@
 //! The life of a request between a connection and an endpoint: `http` reads top to bottom as that life.
 
-mod bounded;
 mod dispatch;
 mod edit;
 mod finish;

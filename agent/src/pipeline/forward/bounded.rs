@@ -9,15 +9,15 @@ use heddle_node::clock::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout_at;
 
-use super::http::{Pipeline, Served, refuse};
-use super::plan::Plan;
+use super::super::http::{Pipeline, Served, refuse};
+use super::super::plan::Plan;
 use crate::exchange::{Answer, Exchange, Interim, Reason, Tunnel};
 use crate::http::{Body, BodyError, BodySource, Frame};
 use crate::net::Deadline;
 
 impl Pipeline {
     /// [`Pipeline::forward`] of an exchange that lasts no longer than this from its beginning: its tries end with it, and so does what comes of its answer.
-    pub(super) async fn forward_within(
+    pub(in crate::pipeline) async fn forward_within(
         &self,
         limit: Duration,
         x: &mut Exchange,
@@ -103,7 +103,7 @@ impl AsyncWrite for BoundedTunnel {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use std::rc::Rc;
     use std::sync::Arc;
 
