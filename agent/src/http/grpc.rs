@@ -34,8 +34,8 @@ pub fn answer(head: &mut ResponseHead, message: &[u8]) {
 
 /// Says in such a head that an endpoint did not answer in time, as Envoy does: DEADLINE_EXCEEDED, which callers do not send again as they do what is unavailable.
 ///
-/// An endpoint that says it of itself, as a sidecar does whose application is slow, is not judged by it: who calls with a deadline of nothing brings it about, too. A slow
-/// instance is found by the limits of those who call it.
+/// An endpoint that says it of itself, as a sidecar does whose application is slow, is not judged by it: who calls with a deadline of nothing brings it about,
+/// too. A slow instance is found by the limits of those who call it.
 pub fn tell_late(head: &mut ResponseHead) {
     head.fields.set_known(Name::GrpcStatus, DEADLINE_EXCEEDED);
 }
