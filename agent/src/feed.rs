@@ -120,6 +120,7 @@ mod tests {
             upstream: None,
             timeouts: None,
             enable_websocket: false,
+            max_duration: None,
         });
         SetResource { name: id.into(), version: "1".into(), resource }
     }

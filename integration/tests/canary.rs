@@ -51,6 +51,7 @@ fn route(id: &str, status: i64, body: &str) -> Change {
         upstream: None,
         timeouts: None,
         enable_websocket: false,
+        max_duration: None,
     }))
 }
 

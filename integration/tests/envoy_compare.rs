@@ -1,6 +1,8 @@
 //! One configuration in Heddle's agent and in the real Envoy at once: the same requests through both must find the same route, upstream, status and fields.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "envoy_compare/bounded.rs"]
+mod bounded;
 #[path = "envoy_compare/differences.rs"]
 mod differences;
 #[path = "envoy_compare/guarded.rs"]

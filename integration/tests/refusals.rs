@@ -38,6 +38,7 @@ fn route(id: &str, uri: &str, count: i64) -> Resource {
         upstream: Some(UpstreamRef { name: "u".into() }),
         timeouts: None,
         enable_websocket: false,
+        max_duration: None,
     })
 }
 

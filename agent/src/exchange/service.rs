@@ -227,6 +227,9 @@ impl Response {
         if self.is_refusal() {
             let words = words(&self.head, &std::mem::take(&mut self.body));
             grpc::answer(&mut self.head, &words);
+            if self.reason == Reason::UpstreamTimeout {
+                grpc::tell_late(&mut self.head);
+            }
         }
     }
 
@@ -273,6 +276,9 @@ mod tests {
             (text(429, "slow down\n"), "8", "slow down"),
             (Answer::empty(413, Reason::Plugin), "2", "Payload Too Large"),
             (Answer::empty(503, Reason::Answered), "14", "Service Unavailable"),
+            (Answer::of(Reason::UpstreamTimeout), "4", "504 Gateway Timeout"),
+            (Answer::of(Reason::UpstreamReset), "14", "502 Bad Gateway"),
+            (Answer::empty(504, Reason::Plugin), "14", "Gateway Timeout"),
             (page, "14", "Service Unavailable"),
         ] {
             assert_eq!(told(answer), (200, Some(code.to_owned()), Some(message.to_owned()), true));

@@ -4,6 +4,8 @@ use super::{FieldName, Name, ResponseHead};
 
 /// The media type of calls and of their answers.
 pub const GRPC: &str = "application/grpc";
+/// The status of what was not there in time.
+const DEADLINE_EXCEEDED: &str = "4";
 const MESSAGE: FieldName = FieldName::of("grpc-message");
 
 /// Whether a media type is one of gRPC. That of gRPC-Web is another one.
@@ -28,6 +30,14 @@ pub fn answer(head: &mut ResponseHead, message: &[u8]) {
     tell(head, message);
     head.status = 200;
     head.fields.set_known(Name::ContentType, GRPC);
+}
+
+/// Says in such a head that an endpoint did not answer in time, as Envoy does: DEADLINE_EXCEEDED, which callers do not send again as they do what is unavailable.
+///
+/// An endpoint that says it of itself, as a sidecar does whose application is slow, is not judged by it: who calls with a deadline of nothing brings it about,
+/// too. A slow instance is found by the limits of those who call it.
+pub fn tell_late(head: &mut ResponseHead) {
+    head.fields.set_known(Name::GrpcStatus, DEADLINE_EXCEEDED);
 }
 
 /// The status of HTTP by which an endpoint is judged that says one of gRPC. That of others tells of the call, which whoever makes it can bring about (a deadline of
@@ -110,5 +120,10 @@ mod tests {
             answer(&mut head, b"");
             assert_eq!((bad(head.outcome()), head.outcome() == 429), (bad(status), status == 429), "{status}");
         }
+        // But for our own limit of time, which tells of the call.
+        let mut late = ResponseHead::new(504);
+        answer(&mut late, b"");
+        tell_late(&mut late);
+        assert_eq!((late.fields.get_str("grpc-status"), late.outcome()), (Some("4"), 200));
     }
 }

@@ -29,9 +29,11 @@ fn service(name: &str, vip: &str) -> Arc<MeshService> {
         upstream: None,
         timeouts: None,
         enable_websocket: true,
+        max_duration: None,
     };
     let stats = Arc::new(RouteStats::new(1));
-    let action = Action { chain: Arc::default(), upstream: None, timeouts: None, enable_websocket: true, stats };
+    let action =
+        Action { chain: Arc::default(), upstream: None, timeouts: None, enable_websocket: true, max_duration: None, stats };
     Arc::new(MeshService {
         name: name.into(),
         protocol: model::MeshProtocol::Tcp,

@@ -168,7 +168,10 @@ impl Pipeline {
         }
         let body = plan.request_body(x).into_iter().fold(std::mem::take(&mut x.body), edit::edited);
         prepare_fields(x, listener);
-        self.forward(x, plan, body, upgrade, interim).await
+        match plan.max_duration() {
+            None => self.forward(x, plan, body, upgrade, interim).await,
+            Some(limit) => Box::pin(self.forward_within(limit, x, plan, (body, upgrade), interim)).await,
+        }
     }
 }
 

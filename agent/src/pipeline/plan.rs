@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use heddle_xds::model::Timeouts;
 
@@ -47,6 +48,11 @@ impl Plan {
     /// Timeouts that the route sets over its upstream's.
     pub fn timeouts(&self) -> Option<Timeouts> {
         self.route()?.timeouts()
+    }
+
+    /// How long the whole exchange may take, where the route bounds it.
+    pub fn max_duration(&self) -> Option<Duration> {
+        self.route()?.max_duration()
     }
 
     /// The chains in the order in which they run.

@@ -46,12 +46,14 @@ impl Has {
     const FILTERS: u8 = 1;
     const TIMEOUTS: u8 = 2;
     const SERVICE: u8 = 4;
+    const END: u8 = 8;
 
     fn of(route: &CompiledRoute<Action>) -> Has {
         let filters = if route.target.chain.is_empty() { 0 } else { Has::FILTERS };
         let timeouts = route.target.timeouts.map_or(0, |_| Has::TIMEOUTS);
         let service = if route.info.service_id.is_empty() { 0 } else { Has::SERVICE };
-        Has(filters | timeouts | service)
+        let end = route.target.max_duration.map_or(0, |_| Has::END);
+        Has(filters | timeouts | service | end)
     }
 
     fn any(self, of: u8) -> bool {
@@ -90,6 +92,11 @@ impl Seen {
     /// Timeouts that the route sets over its upstream's.
     pub fn timeouts(&self) -> Option<Timeouts> {
         if self.has.any(Has::TIMEOUTS) { self.route.target.timeouts } else { None }
+    }
+
+    /// How long a whole exchange may take.
+    pub fn max_duration(&self) -> Option<Duration> {
+        if self.has.any(Has::END) { self.route.target.max_duration } else { None }
     }
 }
 

@@ -26,6 +26,7 @@ fn route(id: &str, hosts: &[&str], uris: &[&str]) -> Route {
         upstream: None,
         timeouts: None,
         enable_websocket: false,
+        max_duration: None,
     }
 }
 

@@ -118,6 +118,7 @@ impl Compiler {
             upstream: Some(INBOUND.into()),
             timeouts: None,
             enable_websocket: true,
+            max_duration: None,
             stats: Arc::new(RouteStats::new(self.workers)),
         };
         let route = CompiledRoute::compile(&mesh::route(INBOUND, ""), action);

@@ -396,6 +396,7 @@ impl Compiler {
             upstream: route.upstream.as_ref().map(|upstream| upstream.name.clone()),
             timeouts: route.timeouts,
             enable_websocket: route.enable_websocket,
+            max_duration: route.max_duration,
             stats,
         };
         CompiledRoute::compile_beside(route, action, &mut self.conditions).map_err(first)
@@ -499,6 +500,7 @@ mod tests {
             upstream: None,
             timeouts: None,
             enable_websocket: false,
+            max_duration: None,
         })
     }
 

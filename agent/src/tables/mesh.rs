@@ -121,6 +121,7 @@ pub(super) fn route(id: &str, name: &str) -> model::Route {
         upstream: None,
         timeouts: None,
         enable_websocket: true,
+        max_duration: None,
     }
 }
 
@@ -142,6 +143,7 @@ impl Compiler {
             upstream: Some(service.upstream.name.clone()),
             timeouts: service.timeouts,
             enable_websocket: true,
+            max_duration: None,
             stats,
         };
         let compiled = MeshService {

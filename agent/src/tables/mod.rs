@@ -10,6 +10,7 @@ mod references;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -79,6 +80,8 @@ pub struct Action {
     pub timeouts: Option<Timeouts>,
     /// Whether WebSocket upgrades pass.
     pub enable_websocket: bool,
+    /// How long a whole exchange may take; `None` is no limit.
+    pub max_duration: Option<Duration>,
     /// Counters.
     pub stats: Arc<RouteStats>,
 }

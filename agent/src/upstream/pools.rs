@@ -117,7 +117,9 @@ async fn send_h1(picked: Picked, request: &OutgoingRequest<'_>, body: &mut Body,
                 failed.error.broke = failed.silent && !ready.reused;
                 let whole = !streamed || matches!(body, Body::Stream(_));
                 let again = ready.reused && failed.silent;
-                if again && failed.error.may_retry(request.head.method.is_idempotent(), whole) {
+                // Where a policy says what is sent again, that a connection had rested is no reason to do it oftener.
+                let idempotent = request.head.method.is_idempotent() && !picked.spec().config.is_of_envoy();
+                if again && failed.error.may_retry(idempotent, whole) {
                     fresh = true;
                     continue;
                 }

@@ -74,6 +74,7 @@ pub(super) fn unit(context: &mut Context<'_>, key: &Key, stored: &Stored) -> Uni
             .and_then(|value| Timeout::deserialize(value).ok())
             .map(|written| upstream::timeouts(&written)),
         enable_websocket: inherited("enable_websocket").and_then(Value::as_bool).unwrap_or(false),
+        max_duration: None,
     }));
     Unit { resources, ..Unit::default() }
 }

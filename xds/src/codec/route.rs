@@ -27,6 +27,7 @@ pub(super) fn to_wire(route: &Route) -> wire::Route {
         upstream: route.upstream.as_ref().map(|upstream| wire::UpstreamRef { name: upstream.name.to_string() }),
         timeouts: route.timeouts.as_ref().map(timeouts_to_wire),
         enable_websocket: route.enable_websocket,
+        max_duration: route.max_duration.and_then(to_duration),
     }
 }
 
@@ -44,6 +45,7 @@ pub(super) fn from_wire(message: wire::Route) -> Read<Route> {
         upstream: upstream.map(|name| UpstreamRef { name }),
         timeouts: message.timeouts.map(timeouts_from_wire).transpose().map_err(|fault| fault.inside("timeouts"))?,
         enable_websocket: message.enable_websocket,
+        max_duration: message.max_duration.map(|limit| duration("max_duration", Some(limit))).transpose()?,
     })
 }
 

@@ -34,6 +34,9 @@ pub struct Route {
     pub timeouts: Option<Timeouts>,
     /// Whether `Upgrade: websocket` is let through.
     pub enable_websocket: bool,
+    /// How long a whole exchange may take, from its beginning to the end of its answer; `None` is no limit. Said by Envoy's types alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<Duration>,
 }
 
 /// The upstream of a route.

@@ -76,6 +76,12 @@ impl Upstream {
         self.mesh.is_some() || self.in_clear
     }
 
+    /// Whether it came by Envoy's types, all of which say how requests are spread: what an endpoint may have seen of a request is sent again only where a route says so.
+    #[must_use]
+    pub fn is_of_envoy(&self) -> bool {
+        self.locality.spread.is_some()
+    }
+
     /// An upstream of which nothing is said but its name: what users get who write nothing more, but tries and health that nobody asked for.
     pub fn new(name: impl Into<Arc<str>>) -> Upstream {
         let name = name.into();

@@ -119,7 +119,7 @@ impl Filter for GrpcWeb {
             return Flow::Continue;
         }
         if let Some(beginning) = status::at_hand(body) {
-            grpc::tell(head, &beginning);
+            tell(x, head, &beginning);
             *body = Body::Empty;
             return Flow::Continue;
         }
@@ -127,7 +127,7 @@ impl Filter for GrpcWeb {
         Flow::Wait(Box::pin(async move {
             let beginning = status::beginning(body).await;
             Box::new(move |x: &mut Exchange| {
-                grpc::tell(&mut head, &beginning);
+                tell(x, &mut head, &beginning);
                 Flow::Answer(Box::new(Answer { head, body: bytes::Bytes::new(), reason: x.answer.reason }))
             }) as Resume
         }))
@@ -205,4 +205,12 @@ fn called(x: &Exchange) -> Option<&str> {
         before.matches('/').count() <= said && !names_service
     });
     fits.then(|| &path[service..])
+}
+
+/// Says in the words of gRPC what is no answer of gRPC.
+fn tell(x: &Exchange, head: &mut ResponseHead, message: &[u8]) {
+    grpc::tell(head, message);
+    if x.answer.reason == Reason::UpstreamTimeout {
+        grpc::tell_late(head);
+    }
 }

@@ -195,7 +195,8 @@ async fn what_is_no_grpc_is_told_as_a_status() {
         assert!(passes(filter.rewrite(&mut x)));
         x
     };
-    let expected = [(200, "2"), (400, "13"), (401, "16"), (403, "7"), (404, "12"), (429, "8"), (500, "2"), (503, "14")];
+    let expected =
+        [(200, "2"), (400, "13"), (401, "16"), (403, "7"), (404, "12"), (429, "8"), (500, "2"), (503, "14"), (504, "14")];
     for (status, code) in expected {
         let mut x = asked();
         let body = frames([data(b"go \"away\" \xc3\xa4"), data(b"%\n")]);
@@ -208,6 +209,10 @@ async fn what_is_no_grpc_is_told_as_a_status() {
     own.answer.reason = Reason::NoEndpoint;
     let (head, _) = told(&*filter, &mut own, head(503, "application/json"), Body::from(Bytes::from_static(b"no endpoint"))).await;
     assert_eq!((head.fields.get_str("grpc-status"), head.fields.get_str("grpc-message")), (Some("14"), Some("no endpoint")));
+    let mut late = asked();
+    late.answer.reason = Reason::UpstreamTimeout;
+    let (head, _) = told(&*filter, &mut late, self::head(504, "application/json"), Body::Empty).await;
+    assert_eq!(head.fields.get_str("grpc-status"), Some("4"));
     let mut coded = self::head(500, "text/plain");
     coded.fields.append("content-encoding", "gzip");
     let (head, _) = told(&*filter, &mut asked(), coded, frames([data(b"\x1f\x8b")])).await;

@@ -227,6 +227,31 @@ fn a_dead_pooled_connection_is_replaced_where_that_is_safe() {
     });
 }
 
+/// Envoy sends what an endpoint may have seen again only where a route says so, whatever the method and however old the connection is.
+#[test]
+fn where_policies_alone_say_what_is_sent_again_a_connection_that_rested_is_no_reason() {
+    for method in [Method::Get, Method::Head, Method::Options, Method::Put, Method::Delete, Method::Post] {
+        run(async {
+            let seen = Rc::new(RefCell::new(0));
+            let count = seen.clone();
+            let address = server(move |mut stream, _| {
+                let count = count.clone();
+                async move {
+                    let _ = read_head(&mut stream).await;
+                    let _ = stream.write_all(HELLO.as_bytes()).await;
+                    *count.borrow_mut() += usize::from(!read_head(&mut stream).await.is_empty());
+                }
+            })
+            .await;
+            let cluster = cluster(&[address], |upstream| upstream.locality.spread = Some(model::Spread::default()));
+            let pools = Pools::new();
+            get(&pools, &cluster).await.unwrap();
+            let error = send(&pools, &cluster, &head(method.clone(), "/"), Body::Empty).await.unwrap_err();
+            assert_eq!((error.reason, error.sent, *seen.borrow()), (Reason::UpstreamReset, Sent::All, 1), "{method:?}");
+        });
+    }
+}
+
 #[test]
 fn a_connection_that_was_closed_while_it_rested_is_not_used() {
     run(async {

@@ -117,5 +117,6 @@ pub fn route(id: String, matches: RouteMatch) -> Route {
         upstream: None,
         timeouts: None,
         enable_websocket: false,
+        max_duration: None,
     }
 }

@@ -260,6 +260,7 @@ impl<'a> Place<'a> {
             upstream: None,
             timeouts: None,
             enable_websocket: false,
+            max_duration: None,
         };
         let Some(route) = route else {
             // Filters see requests that no route fits, too.
@@ -278,6 +279,7 @@ impl<'a> Place<'a> {
         for mirror in &route.mirrors {
             ours.plugins.push(plugin("proxy-mirror", copies(mirror, limit, uses), &ours.id));
         }
+        ours.max_duration = route.end();
         ours.enable_websocket = route.websocket.unwrap_or(self.http.websocket);
         Ok(ours)
     }

@@ -443,6 +443,36 @@ fn the_limit_of_a_route_bounds_its_tries_together_and_that_of_a_try_each_of_them
     assert_eq!(composed(json!({"timeout": "2s"})), (2.0, None));
 }
 
+/// Of `timeout` Envoy knows nothing where the other one stands, whatever that says.
+#[test]
+fn the_limit_of_a_whole_exchange_goes_to_the_route_and_replaces_the_other_one() {
+    let composed = |more: Value| {
+        let mut talk = Talk::new(Dialect::Delta);
+        talk.hears(EnvoyKind::Cluster, &[eds_cluster("c")]);
+        talk.hears(EnvoyKind::Endpoints, &[assignment("c", 1)]);
+        let mut table = routes("r", "c");
+        table["virtual_hosts"][0]["routes"][0]["route"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let outcome = talk.hears(EnvoyKind::Listener, &[listener("l", Some(table))]);
+        let route = outcome.updates.iter().flat_map(|update| &update.set).find_map(|set| match &set.resource {
+            Resource::Route(route) => Some(route.clone()),
+            _ => None,
+        });
+        let route = route.unwrap();
+        (route.max_duration.map(|limit| limit.as_millis()), route.timeouts.unwrap().read.as_secs_f64())
+    };
+    let idle = json!({"timeout": "1s", "idle_timeout": "40s"});
+    let with = |limit: Value| {
+        let mut said = idle.clone();
+        said["max_stream_duration"] = limit;
+        composed(said)
+    };
+    assert_eq!(composed(idle.clone()), (None, 1.0));
+    assert_eq!(with(json!({"max_stream_duration": "1.5s"})), (Some(1500), 40.0));
+    assert_eq!(with(json!({"max_stream_duration": "0s"})), (None, 40.0));
+    assert_eq!(with(json!({})), (None, 40.0));
+    assert_eq!(with(json!({"max_stream_duration": "300000000s"})), (None, 40.0), "no exchange lasts so long");
+}
+
 /// The plugins of each route, in the order in which they run, by the id of the route.
 fn plugins(outcome: &Outcome) -> Vec<(String, Vec<(String, i64)>)> {
     let routes = outcome.updates.iter().flat_map(|update| &update.set).filter_map(|set| match &set.resource {

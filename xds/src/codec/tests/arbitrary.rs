@@ -112,11 +112,24 @@ fn route() -> impl Strategy<Value = Route> {
     let matches = (vec(text(), 1..4), vec(text(), 0..3), vec(text(), 0..3), vec(network(), 0..3), of(value()))
         .prop_map(|(uris, hosts, methods, remote_addrs, vars)| RouteMatch { uris, hosts, methods, remote_addrs, vars });
     let head = (name(), text(), text(), text(), matches);
-    let tail = (any::<i64>(), any::<u64>(), vec(plugin(), 0..3), of(name()), of(timeouts()), any::<bool>());
+    let tail = (any::<i64>(), any::<u64>(), vec(plugin(), 0..3), of(name()), of(timeouts()), any::<bool>(), of(duration()));
     (head, tail).prop_map(|((id, name, service_id, service_name, matches), tail)| {
-        let (priority, created, plugins, upstream, timeouts, enable_websocket) = tail;
+        let (priority, created, plugins, upstream, timeouts, enable_websocket, max_duration) = tail;
         let upstream = upstream.map(|name| UpstreamRef { name });
-        Route { id, name, service_id, service_name, matches, priority, created, plugins, upstream, timeouts, enable_websocket }
+        Route {
+            id,
+            name,
+            service_id,
+            service_name,
+            matches,
+            priority,
+            created,
+            plugins,
+            upstream,
+            timeouts,
+            enable_websocket,
+            max_duration,
+        }
     })
 }
 

@@ -355,6 +355,7 @@ fn route(id: &str, upstream: &str, mirror: Option<&str>) -> Change {
         upstream: Some(UpstreamRef { name: upstream.into() }),
         timeouts: None,
         enable_websocket: false,
+        max_duration: None,
     }))
 }
 

@@ -24,6 +24,7 @@ fn stands(kind: Kind, name: &str) -> Resource {
             upstream: None,
             timeouts: None,
             enable_websocket: false,
+            max_duration: None,
         }),
         kind => resource(kind, &name, "10.0.0.1"),
     }

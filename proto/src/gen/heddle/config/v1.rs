@@ -466,6 +466,9 @@ pub struct Route {
     /// Whether websocket upgrades are let through.
     #[prost(bool, tag = "11")]
     pub enable_websocket: bool,
+    /// How long a whole exchange may take; absent is no limit.
+    #[prost(message, optional, tag = "12")]
+    pub max_duration: ::core::option::Option<::prost_types::Duration>,
 }
 impl ::prost::Name for Route {
     const NAME: &'static str = "Route";

@@ -252,6 +252,8 @@ pub struct Route {
     pub hash: Option<HashOn>,
     /// How long the answer may take; `None` is no limit.
     pub timeout: Option<Duration>,
+    /// How long a whole exchange may take, its answer to the end included; `None` is no limit.
+    pub whole: Option<Duration>,
     /// How long each of several tries may take, where that is said.
     pub each_try: Option<Duration>,
     /// How long its streams may be silent; `None` is what the listener says.
@@ -270,6 +272,11 @@ impl Route {
     pub(crate) fn limit(&self, idle: Duration) -> Duration {
         let limit = self.timeout.or(self.idle).unwrap_or(idle);
         if limit.is_zero() { NO_LIMIT } else { limit.min(NO_LIMIT) }
+    }
+
+    /// How long a whole exchange may take, where that is bounded.
+    pub(crate) fn end(&self) -> Option<Duration> {
+        self.whole.filter(|limit| *limit < NO_LIMIT)
     }
 }
 

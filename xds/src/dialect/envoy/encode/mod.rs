@@ -458,6 +458,7 @@ fn table(name: &str) -> Resource {
         upstream: None,
         timeouts: None,
         enable_websocket: false,
+        max_duration: None,
     })
 }
 

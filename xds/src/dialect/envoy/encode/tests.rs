@@ -36,6 +36,7 @@ pub(super) fn route(id: &str, uri: &str, hosts: &[&str], priority: i64) -> Route
         upstream: Some(UpstreamRef { name: "u".into() }),
         timeouts: None,
         enable_websocket: false,
+        max_duration: None,
     }
 }
 

@@ -377,7 +377,7 @@ fn connections(common: &mut Fields<'_>, protocol: &mut Protocol) -> Read<()> {
         protocol.requests = most;
     }
     common.ignore(&["max_headers_count", "headers_with_underscores_action"]);
-    common.refuse("max_stream_duration", "is not supported: use the timeout of routes")?;
+    common.refuse("max_stream_duration", "is not supported: use max_stream_duration of routes")?;
     if let Some(most) = common.duration("max_connection_duration")?.filter(|most| !most.is_zero()) {
         // What is old before it is open would be opened for one request after the other.
         protocol.age = most.max(SHORTEST_AGE);

@@ -134,7 +134,7 @@ fn edge(fields: &mut Fields<'_>, listener: &mut Listener) -> Read<()> {
         let actions = [("ALLOW", 0, false), ("DROP_HEADER", 2, true)];
         listener.paths.drop_underscore_headers |= common.choice("headers_with_underscores_action", &actions)?.unwrap_or(false);
         listener.limits.max_connection_duration = common.duration("max_connection_duration")?.unwrap_or_default();
-        common.refuse("max_stream_duration", "is not supported: use the timeout of routes")
+        common.refuse("max_stream_duration", "is not supported: use max_stream_duration of routes")
     })?;
     fields.message("http_protocol_options", protocol::http1)?;
     let streams = fields.message("http2_protocol_options", protocol::http2)?.flatten();

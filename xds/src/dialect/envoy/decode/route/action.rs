@@ -33,6 +33,8 @@ pub(crate) struct Action {
     pub(crate) own_host: bool,
     pub(crate) hash: Option<HashOn>,
     pub(crate) timeout: Option<Duration>,
+    /// Of a whole exchange.
+    pub(crate) whole: Option<Duration>,
     pub(crate) idle: Option<Duration>,
     pub(crate) websocket: Option<bool>,
     /// How often to try; where it does not say, its virtual host is asked.
@@ -76,13 +78,16 @@ fn forward(fields: &mut Fields<'_>, path: &Path) -> Read<Action> {
         Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
     };
     action.idle = fields.duration("idle_timeout")?;
-    fields.message("max_stream_duration", |limit| {
-        if let Some(limit) = limit.duration("max_stream_duration")? {
-            action.timeout = Some(limit).filter(|limit| !limit.is_zero());
-        }
+    let whole = fields.message("max_stream_duration", |limit| {
         limit.refuse("grpc_timeout_header_max", "is not supported: use timeout")?;
-        limit.refuse("grpc_timeout_header_offset", "is not supported: use timeout")
+        limit.refuse("grpc_timeout_header_offset", "is not supported: use timeout")?;
+        limit.duration("max_stream_duration")
     })?;
+    if let Some(whole) = whole {
+        // Whatever it says: where it stands, Envoy does not look at the other one.
+        action.timeout = None;
+        action.whole = whole.filter(|limit| !limit.is_zero());
+    }
     for upgrade in fields.list("upgrade_configs", upgrade)? {
         action.websocket = Some(upgrade);
     }

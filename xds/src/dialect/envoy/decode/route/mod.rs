@@ -170,6 +170,7 @@ fn route(fields: &mut Fields<'_>, whole: &Whole<'_>) -> Read<Route> {
         own_host: action.own_host,
         hash: action.hash,
         timeout: action.timeout,
+        whole: action.whole,
         each_try: retry.each,
         idle: action.idle,
         websocket: action.websocket,

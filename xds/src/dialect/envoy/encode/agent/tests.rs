@@ -247,6 +247,7 @@ fn route(id: &str, upstream: &str) -> Route {
         upstream: Some(UpstreamRef { name: upstream.into() }),
         timeouts: None,
         enable_websocket: false,
+        max_duration: None,
     }
 }
 

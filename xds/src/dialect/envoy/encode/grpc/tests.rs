@@ -36,6 +36,7 @@ fn route(id: &str, hosts: &[&str], upstream: &str, plugins: &[(&str, Value)]) ->
         upstream: Some(UpstreamRef { name: upstream.into() }),
         timeouts: None,
         enable_websocket: false,
+        max_duration: None,
     }))
 }
 

@@ -287,6 +287,7 @@ pub(super) fn as_route(service: &MeshService) -> Route {
         upstream: Some(UpstreamRef { name: service.upstream.name.clone() }),
         timeouts: service.timeouts,
         enable_websocket: true,
+        max_duration: None,
     }
 }
 

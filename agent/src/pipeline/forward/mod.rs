@@ -1,5 +1,7 @@
 //! From a request to an endpoint's answer: which upstream, which endpoint, and whether to try another one.
 
+mod bounded;
+
 use std::sync::Arc;
 use std::time::Duration;
 
