@@ -18,6 +18,7 @@ fn judge() -> Nginx {
          add_header Set-Cookie session=1 always; if ($http_authorization != sesame) {{ return 401 'log in'; }} return 204; }} \
          location /paid {{ if ($content_length != 4) {{ return 402 $content_length; }} add_header X-Told \
          \"$request_method $content_type\"; return 200; }} \
+         location /failed {{ add_header grpc-status 16 always; return 200; }} \
          location /broken {{ return 500 'oops'; }} location /moved {{ return 302 /elsewhere; }}"
     ))
 }
@@ -120,6 +121,7 @@ fn where_there_is_no_answer_nobody_passes() {
         route(heddle, "down", &nginx, asks(json!({})));
         route(heddle, "told", &nginx, asks(json!({ "status_on_error": 503 })));
         route(heddle, "broken", &nginx, asks(json!({ "uri": format!("http://{}/broken", judge.address) })));
+        route(heddle, "failed", &nginx, asks(json!({ "uri": format!("http://{}/failed", judge.address) })));
         route(
             heddle,
             "moved",
@@ -129,6 +131,7 @@ fn where_there_is_no_answer_nobody_passes() {
         let moved = until_asked(heddle, "/moved/a", &[], 302);
         assert!(moved.field("location").is_some_and(|location| location.ends_with("/elsewhere")));
         until_asked(heddle, "/down/a", &[], 403);
+        until_asked(heddle, "/failed/a", &[], 403);
         until_asked(heddle, "/told/a", &[], 503);
         // Envoy answers to itself in the words of gRPC, with 200, where a call finds nobody to ask.
         let call = [("Content-Type", "application/grpc"), ("TE", "trailers"), ("X-Told", "forged")];

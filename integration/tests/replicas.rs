@@ -267,6 +267,8 @@ fn etcd_may_ask_for_a_certificate_and_a_password() {
 #[test]
 fn agents_that_are_cut_off_from_all_control_planes_go_on_and_come_back() {
     let (nginx, replicas, load) = serving();
+    // One that is stopped before it has heard of the route tells the agent so when it goes on, until it has caught up.
+    until("all of them to know the route", || replicas.planes.iter().all(|plane| plane.knows("kept")).then_some(()));
     replicas.planes.iter().for_each(|plane| plane.process.signal("STOP"));
     let cut = Instant::now();
     replicas.wait_alone();

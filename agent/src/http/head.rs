@@ -143,6 +143,11 @@ impl ResponseHead {
         ResponseHead { status, fields: Fields::new() }
     }
 
+    /// Whether it says in the words of gRPC that a call has failed, whatever its status is.
+    pub fn fails_call(&self) -> bool {
+        self.fields.get_known(super::Name::GrpcStatus).is_some_and(|code| code != b"0")
+    }
+
     /// What an endpoint is judged by: the status, or what an answer of gRPC that is all head means in HTTP. So a failure counts, whichever way it is told.
     pub fn outcome(&self) -> u16 {
         match self.status {

@@ -210,6 +210,11 @@ impl Plane {
         self.ask("PUT", path, body.to_string().as_bytes())
     }
 
+    /// Whether it knows a route by now, which others may know before.
+    pub fn knows(&self, id: &str) -> bool {
+        self.ask("GET", &format!("/routes/{id}"), b"").is_ok_and(|answer| answer.status == 200)
+    }
+
     /// Agents that are connected to it.
     pub fn connected(&self) -> usize {
         let nodes = self.ask("GET", "/nodes", b"").expect("the Admin API answers").json();

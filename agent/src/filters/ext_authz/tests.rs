@@ -203,6 +203,8 @@ async fn a_refusal_goes_to_the_client() {
     let some = some.unwrap();
     let fields = ["location", "x-why", "content-type"].map(|name| some.head.fields.get_str(name));
     assert_eq!(fields, [Some("/login"), None, Some("text/plain")]);
+    let call = go(json!({"failure_mode_allow": true}), &judge(200, &[("grpc-status", "14")], ""), "").await.1.unwrap();
+    assert_eq!(call.head.status, 403, "a gateway before the service refuses calls of gRPC, and what looks like them, with 200");
     let other = go(json!({}), &judge(204, &[], ""), "").await.1.unwrap();
     assert_eq!(other.head.status, 204, "only 200 is a consent, and any other status is the client's, as at Envoy");
 }

@@ -46,6 +46,8 @@ impl Verdict {
     /// What the client gets, where the request ends here: only 200 lets it pass, and an answer of 500 and above is none.
     pub(super) fn decide(&self, x: &mut Exchange, head: &ResponseHead, body: Bytes) -> Option<Answer> {
         match head.status {
+            // Whoever stands before the service has refused, in words that a question gets with the media type of a call.
+            200 if head.fails_call() => Some(self.refusal(&ResponseHead { status: 403, ..head.clone() }, body)),
             200 => {
                 self.consent(x, &head.fields);
                 None

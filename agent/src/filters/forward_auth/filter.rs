@@ -78,6 +78,8 @@ impl Inner {
 
     fn decide(&self, x: &mut Exchange, answered: Result<Reply, CallError>) -> Flow {
         match answered {
+            // Whoever stands before the service has refused, in words that a question gets with the media type of a call.
+            Ok(reply) if reply.head.fails_call() => Flow::Answer(Box::new(self.unavailable.clone())),
             Ok(reply) if reply.head.status < 300 => {
                 self.verdict.consent(x, &reply);
                 Flow::Continue

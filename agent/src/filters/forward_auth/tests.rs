@@ -137,6 +137,13 @@ async fn refusals_go_to_the_client() {
     config["signin_url"] = json!("https://id.example/?back=$uri");
     let refusal = answer(decide(&config, &mut request("GET", "h", "/a", &[])).await);
     assert_eq!((refusal.head.status, refusal.head.fields.get_str("location")), (302, Some("https://id.example/?back=/a")));
+    // A gateway before the service refuses calls of gRPC, and what looks like them, with 200.
+    for (code, status) in [("16", 403), ("0", 200)] {
+        let service = Service::start(move |_, _| reply(200, &[&format!("grpc-status: {code}")], "")).await;
+        let config = json!({"uri": service.url("/"), "allow_degradation": true});
+        let decided = decide(&config, &mut request("GET", "h", "/", &[("Content-Type", "application/grpc")])).await;
+        assert_eq!(if passes(decided) { 200 } else { 403 }, status, "{code}");
+    }
     // Every answer of 300 and above refuses, redirects and failures too.
     for status in [302, 500] {
         let service = Service::start(move |_, _| reply(status, &[], "")).await;

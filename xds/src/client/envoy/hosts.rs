@@ -58,11 +58,14 @@ pub(super) fn without_port(plugins: &mut Deed, forwards: bool) {
     }
 }
 
+/// What conditions on a host ask by.
+const ASKING: [&str; 6] = ["==", "~=", "~~", "~*", "!", "between"];
+
 /// What is asked about the host of a request, asked without its port.
 pub(super) fn asked_without_port(asked: Value) -> Value {
     match asked {
         Value::Array(mut parts) => {
-            if parts.len() > 2 && parts[0] == AUTHORITY {
+            if parts.len() > 2 && parts[0] == AUTHORITY && parts[1].as_str().is_some_and(|operator| ASKING.contains(&operator)) {
                 parts[0] = "host".into();
                 return Value::Array(parts);
             }
@@ -191,5 +194,13 @@ pub(super) mod tests {
             }
             prop_assert_eq!(chosen(&all, name.as_deref()), Vec::from_iter(looked_for(&all, name.as_deref())));
         }
+    }
+
+    #[test]
+    fn conditions_on_a_host_are_asked_without_a_port_and_lists_stay() {
+        let asked = json!({"vars": ["AND", ["authority", "==", "a"], ["authority", "!", "~~", "b"]], "audiences": ["authority", "b", "c"]});
+        let expected =
+            json!({"vars": ["AND", ["host", "==", "a"], ["host", "!", "~~", "b"]], "audiences": ["authority", "b", "c"]});
+        assert_eq!(asked_without_port(asked), expected);
     }
 }

@@ -50,14 +50,16 @@ impl Stands {
     pub(in crate::server) fn ended(mut self) -> Stands {
         let stays = |known: &Option<Leads>| *known == Some(Leads::Refused);
         self.kinds.iter_mut().filter(|known| !stays(known)).for_each(|known| *known = None);
-        Stands { position: 0, ..self }
+        // Nothing is under way to it any more.
+        Stands { position: 0, ready: self.kinds.map(|known| known.map(|_| u64::MAX)), ..self }
     }
 
-    /// Whether clusters or their endpoints are under way by other streams than the one that `is_about` some of it itself, up to a position.
+    /// Whether clusters are under way by another stream than the one that `is_about` them itself, up to a position. Endpoints change too often to wait for, and a node
+    /// confirms a cluster once it has some.
     pub(in crate::server) fn are_clusters_under_way(&self, to: u64, is_about: impl Fn(Kind) -> bool) -> bool {
-        let elsewhere = [Kind::Upstream, Kind::Endpoints].into_iter().filter(|kind| !is_about(*kind)).map(Kind::index);
-        let mut told = elsewhere.filter(|at| matches!(self.kinds[*at], Some(Leads::UnderWay | Leads::Through(_))));
-        told.any(|at| self.ready[at].is_none_or(|ready| ready < to))
+        let at = Kind::Upstream.index();
+        let is_told = self.kinds[at].is_some() && !is_about(Kind::Upstream);
+        is_told && self.ready[at].is_none_or(|ready| ready < to)
     }
 
     /// How the node stands to what may lead to resources of a kind, by other streams than the one that `is_about` some of it itself.
@@ -95,7 +97,9 @@ mod tests {
         let of = |position, is_ready| Stands::new(position, [(Kind::Upstream, Leads::Through(3), is_ready)].into_iter());
         assert!(!of(7, true).are_clusters_under_way(7, |_| false) && of(6, true).are_clusters_under_way(7, |_| false));
         assert!(of(7, false).are_clusters_under_way(7, |_| false) && !of(7, false).are_clusters_under_way(7, |_| true));
-        let refused = Stands::new(7, [(Kind::Upstream, Leads::Refused, false)].into_iter());
-        assert!(!refused.are_clusters_under_way(9, |_| false), "what is refused is not waited for");
+        let refused = |is_ready| Stands::new(9, [(Kind::Upstream, Leads::Refused, is_ready)].into_iter());
+        assert!(!refused(true).are_clusters_under_way(9, |_| false), "what is refused is not waited for");
+        assert!(refused(false).are_clusters_under_way(9, |_| false), "what comes beside it is");
+        assert!(!refused(false).ended().are_clusters_under_way(99, |_| false), "nothing is under way by a stream that has ended");
     }
 }

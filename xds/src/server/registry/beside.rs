@@ -79,8 +79,13 @@ impl Streams {
         let all: Vec<(u64, usize, Stands)> = known.map(|(id, stream)| (*id, stream.stage, stream.stands.clone())).collect();
         for (id, stream) in &mut self.open {
             let mut others = if self.is_crowd { Stands::default() } else { self.ended.clone() };
-            let beside = all.iter().filter(|(other, stage, _)| other != id && *stage == stream.stage);
-            beside.for_each(|(_, _, stands)| others.add(stands));
+            // Positions of another place mean nothing; what is refused there is refused.
+            for (_, stage, stands) in all.iter().filter(|(other, stage, _)| other != id && *stage != 0) {
+                match *stage == stream.stage {
+                    true => others.add(stands),
+                    false => others.add(&stands.clone().ended()),
+                }
+            }
             if others != stream.knows {
                 stream.knows = others.clone();
                 stream.beside.lock().stands = Some(Box::new(others));

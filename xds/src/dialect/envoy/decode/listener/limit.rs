@@ -16,13 +16,17 @@ const REFUSED: &str = "local_rate_limited";
 pub(super) fn filter(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
     // How many buckets there are at once is bounded by the node; what `stage` and `vh_rate_limits` tune are limits of routes, which are refused. Calls of gRPC that
     // are too many are told RESOURCE_EXHAUSTED in any case.
-    fields.ignore(&["stat_prefix", "stage", "vh_rate_limits", "max_dynamic_descriptors", "rate_limited_as_resource_exhausted"]);
+    fields.ignore(&["stat_prefix", "stage", "vh_rate_limits", "max_dynamic_descriptors"]);
     fields.refuse("response_headers_to_add", "is not supported: put it on routes")?;
     fields.refuse("request_headers_to_add_when_not_enforced", "is not supported")?;
     for name in ["local_rate_limit_per_downstream_connection", "local_cluster_rate_limit"] {
         fields.refuse(name, "is not supported: a bucket is for all connections of a node")?;
     }
     let refused = fields.message("status", |fields| status(fields, 400, 429))?.unwrap_or(429);
+    if refused != 429 {
+        fields.refuse("rate_limited_as_resource_exhausted", "is not supported beside another status than 429")?;
+    }
+    fields.ignore(&["rate_limited_as_resource_exhausted"]);
     let on = always(fields, "filter_enabled")? & always(fields, "filter_enforced")?;
     let tells =
         fields.choice("enable_x_ratelimit_headers", &[("OFF", 0, false), ("DRAFT_VERSION_03", 1, true)])?.unwrap_or(false);
@@ -188,6 +192,11 @@ mod tests {
             limit[field] = value;
             message(&limit, filter).unwrap_err().field
         };
+        let mut other = limit();
+        (other["status"], other["rate_limited_as_resource_exhausted"]) = (json!({"code": 503}), json!(true));
+        assert_eq!(message(&other, filter).unwrap_err().field, "rate_limited_as_resource_exhausted");
+        other["status"] = json!({"code": 429});
+        assert!(message(&other, filter).is_ok());
         let each = "local_rate_limit_per_downstream_connection";
         assert_eq!(refused(each, json!(true)), each);
         assert_eq!(refused("enable_x_ratelimit_headers", json!(7)), "enable_x_ratelimit_headers");

@@ -40,7 +40,7 @@ const TOLD: [(&str, &str); 5] = [
     ("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
 ];
 const LENGTH: &str = "content-length";
-/// What is done with the question and with the answer: any answer below 300 is consent, and fields that it replaces are not left to the client.
+/// What is done with the question and with the answer: any answer below 300 is consent that does not say in the words of gRPC that it failed, and fields that it replaces are not left to the client.
 const SCRIPT: &str = "\
 local named = {@named}
 function envoy_on_request(handle)
@@ -57,6 +57,8 @@ function envoy_on_response(handle)
   h:remove('x-envoy-auth-headers-to-remove')
   for _, name in ipairs({@hidden}) do h:remove(name) end
   h:remove('x-heddle-consent')
+  local call = h:get('grpc-status')
+  if call ~= nil and call ~= '0' then h:replace(':status','503') end
   if string.sub(h:get(':status'),1,1) == '2' then
     h:replace(':status','200')
     h:replace('x-heddle-consent','yes')
