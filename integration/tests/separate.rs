@@ -94,18 +94,33 @@ fn changes_reach_an_agent_over_the_network() {
     until("the second upstream", || (fleet.control.get("/kept").text() == "second").then_some(()));
 }
 
-/// What a process holds of the files that it has mapped, in KiB (proc(5), `RssFile`).
-fn resident_code(pid: u32) -> u64 {
+/// What a process holds of the files that it has mapped, in bytes (proc(5), `RssFile`).
+fn resident_files(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
-    line.trim().trim_end_matches("kB").trim().parse().unwrap()
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+}
+
+/// The bytes of code that an agent says to have let go of, each time that it did.
+fn let_go_of(fleet: &Separate) -> Vec<u64> {
+    let output = fleet.agent.output();
+    let lines = output.lines().filter(|line| line.contains("code of the start was let go of"));
+    lines.filter_map(|line| line.split("bytes=").nth(1)?.split_whitespace().next()?.parse().ok()).collect()
 }
 
 #[test]
 fn an_agent_at_rest_gives_back_the_code_of_its_start() {
     let nginx = Nginx::saying("up");
-    let fleet = serving(&nginx);
-    let busy = resident_code(fleet.agent.pid());
-    until("the memory of the start to be given back", || (resident_code(fleet.agent.pid()) < busy * 9 / 10).then_some(()));
+    let mut fleet = serving(&nginx);
+    let settings = fleet.control.place.path("agent.yaml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, text + "log: { level: debug }\n").unwrap();
+    fleet.restart_agent();
+    let of_the_start = until("the code of the start to be let go of, and once more", || {
+        let all = let_go_of(&fleet);
+        (all.len() == 2).then(|| all[0])
+    });
+    let left = resident_files(fleet.agent.pid());
+    assert!(left < of_the_start / 2, "{left} of {of_the_start}");
     assert_eq!(fleet.control.get("/kept").text(), "up");
 }

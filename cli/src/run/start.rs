@@ -108,8 +108,8 @@ async fn settle_down(readiness: Readiness) {
     for pause in [BEGUN, SETTLED] {
         tokio::time::sleep(pause).await;
         // Not inside the macro, which looks at its fields only where somebody listens.
-        let bytes = memory::let_go_of_code();
-        tracing::debug!(bytes, "code of the start was let go of");
+        let resident = memory::let_go_of_code();
+        tracing::debug!(bytes = resident, "code of the start was let go of");
         allocator::give_back();
     }
 }

@@ -170,11 +170,9 @@ impl DeltaMachine {
         self.others.are_clusters_under_way(self.position, |kind| self.kinds[kind.index()].open)
     }
 
-    /// How far it is with what leads there and comes by other streams, for which this one holds up no more than so much.
+    /// How far it is with what leads there and comes by other streams.
     fn leads_elsewhere(&self, kind: Kind) -> Leads {
-        let leads = self.others.leads(kind, |other| self.kinds[other.index()].open);
-        let is_much = self.kinds[kind.index()].gone.len() > MAX_WAITING;
-        if is_much && leads != Leads::Refused { Leads::TAKEN } else { leads }
+        self.others.leads((kind, self.kinds[kind.index()].gone.len()), |other| self.kinds[other.index()].open)
     }
 
     /// Whether something of a kind is still to be sent; what stays is not.

@@ -3,7 +3,7 @@
 //! They look at the same views, so that positions mean the same to all of them: what is gone on one stream at some position waits until another one, by which
 //! the routes come, has been through with that.
 
-use super::gone::Leads;
+use super::gone::{Leads, MAX_WAITING};
 use crate::model::Kind;
 
 /// How streams stand to the kinds that they are about, and where they are.
@@ -62,10 +62,12 @@ impl Stands {
         is_told && self.ready[at].is_none_or(|ready| ready < to)
     }
 
-    /// How the node stands to what may lead to resources of a kind, by other streams than the one that `is_about` some of it itself.
-    pub(in crate::server) fn leads(&self, kind: Kind, is_about: impl Fn(Kind) -> bool) -> Leads {
+    /// How the node stands to what may lead to resources of a kind, by other streams than the one that `is_about` some of it itself. That one has so many that
+    /// are gone, and holds up no more than [`MAX_WAITING`] for the others.
+    pub(in crate::server) fn leads(&self, (kind, gone): (Kind, usize), is_about: impl Fn(Kind) -> bool) -> Leads {
         let leading = Kind::ALL.into_iter().zip(self.kinds).filter(|(other, _)| Leads::are(*other, kind) && !is_about(*other));
-        leading.filter_map(|(_, stands)| stands).min().unwrap_or(Leads::TAKEN)
+        let leads = leading.filter_map(|(_, stands)| stands).min().unwrap_or(Leads::TAKEN);
+        if gone > MAX_WAITING && leads != Leads::Refused { Leads::TAKEN } else { leads }
     }
 }
 
@@ -81,15 +83,24 @@ mod tests {
         let mut all = of(7, Kind::Route, Leads::Refused);
         all.add(&of(5, Kind::Listener, Leads::Through(5)));
         let nothing = |_| false;
-        assert_eq!((all.position(), all.leads(Kind::Upstream, nothing)), (7, Leads::Refused));
-        assert_eq!(all.leads(Kind::Upstream, |kind| kind == Kind::Route), Leads::Through(5), "of its own routes it knows itself");
-        assert_eq!(all.leads(Kind::Listener, nothing), Leads::TAKEN);
+        assert_eq!((all.position(), all.leads((Kind::Upstream, 1), nothing)), (7, Leads::Refused));
+        assert_eq!(
+            all.leads((Kind::Upstream, 1), |kind| kind == Kind::Route),
+            Leads::Through(5),
+            "of its own routes it knows itself"
+        );
+        assert_eq!(all.leads((Kind::Listener, 1), nothing), Leads::TAKEN);
         let ended = all.clone().ended();
-        assert_eq!((ended.position(), ended.leads(Kind::Route, nothing)), (0, Leads::TAKEN), "of listeners nothing was refused");
+        assert_eq!(
+            (ended.position(), ended.leads((Kind::Route, 1), nothing)),
+            (0, Leads::TAKEN),
+            "of listeners nothing was refused"
+        );
         all.add(&of(8, Kind::Route, Leads::UnderWay));
-        assert_eq!(all.leads(Kind::Upstream, nothing), Leads::UnderWay);
+        assert_eq!(all.leads((Kind::Upstream, 1), nothing), Leads::UnderWay);
+        assert_eq!(all.leads((Kind::Upstream, MAX_WAITING + 1), nothing), Leads::TAKEN, "no more wait for another stream");
         all.leave_to(&of(9, Kind::Route, Leads::UnderWay));
-        assert_eq!(all.leads(Kind::Upstream, nothing), Leads::Through(5));
+        assert_eq!(all.leads((Kind::Upstream, 1), nothing), Leads::Through(5));
     }
 
     #[test]
