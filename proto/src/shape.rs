@@ -49,8 +49,8 @@ pub enum FieldKind {
     Map(&'static str),
 }
 
-/// The message of this name.
+/// The message of this name. Names begin alike and have many lengths, by which most are told apart.
 pub fn find(name: &str) -> Option<&'static Shape> {
     let all = crate::envoy::shapes::SHAPES;
-    all.binary_search_by(|shape| shape.name.cmp(name)).ok().and_then(|at| all.get(at))
+    all.binary_search_by_key(&(name.len(), name), |shape| (shape.name.len(), shape.name)).ok().and_then(|at| all.get(at))
 }

@@ -24,9 +24,11 @@ pub(super) fn generate(descriptors: &FileDescriptorSet) -> String {
         .collect();
     let mut text = String::from(
         "//! The shapes of Envoy's messages, generated from `proto/`; it knows nothing else of Heddle.\n\nuse crate::shape::{Field, FieldKind, Shape};\n\n\
-        /// Every message, by name.\npub static SHAPES: &[Shape] = &[\n",
+        /// Every message, by the length of its name, and then by the name.\npub static SHAPES: &[Shape] = &[\n",
     );
-    for (name, message) in &messages {
+    let mut sorted: Vec<_> = messages.iter().collect();
+    sorted.sort_by_key(|(name, _)| (name.len(), *name));
+    for (name, message) in sorted {
         _ = writeln!(text, "    Shape {{ name: {name:?}, fields: &[");
         for field in &message.field {
             let repeated = field.label() == Label::Repeated;

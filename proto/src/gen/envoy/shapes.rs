@@ -2,34 +2,173 @@
 
 use crate::shape::{Field, FieldKind, Shape};
 
-/// Every message, by name.
+/// Every message, by the length of its name, and then by the name.
 pub static SHAPES: &[Shape] = &[
-    Shape { name: "envoy.admin.v3.UpdateFailureState", fields: &[
-        Field { number: 2, name: "last_update_attempt", kind: FieldKind::Message("google.protobuf.Timestamp"), repeated: false },
-        Field { number: 3, name: "details", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "version_info", kind: FieldKind::Text, repeated: false },
+    Shape { name: "google.protobuf.Any", fields: &[
+        Field { number: 1, name: "type_url", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Bytes, repeated: false },
     ] },
-    Shape { name: "envoy.config.accesslog.v3.AccessLog", fields: &[
+    Shape { name: "envoy.type.v3.Percent", fields: &[
+        Field { number: 1, name: "value", kind: FieldKind::Float, repeated: false },
+    ] },
+    Shape { name: "google.protobuf.Empty", fields: &[
+    ] },
+    Shape { name: "google.protobuf.Value", fields: &[
+        Field { number: 1, name: "null_value", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "number_value", kind: FieldKind::Float, repeated: false },
+        Field { number: 3, name: "string_value", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "bool_value", kind: FieldKind::Bool, repeated: false },
+        Field { number: 5, name: "struct_value", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
+        Field { number: 6, name: "list_value", kind: FieldKind::Message("google.protobuf.ListValue"), repeated: false },
+    ] },
+    Shape { name: "google.protobuf.Struct", fields: &[
+        Field { number: 1, name: "fields", kind: FieldKind::Map("google.protobuf.Struct.FieldsEntry"), repeated: true },
+    ] },
+    Shape { name: "envoy.type.v3.HashPolicy", fields: &[
+        Field { number: 1, name: "source_ip", kind: FieldKind::Message("envoy.type.v3.HashPolicy.SourceIp"), repeated: false },
+        Field { number: 2, name: "filter_state", kind: FieldKind::Message("envoy.type.v3.HashPolicy.FilterState"), repeated: false },
+    ] },
+    Shape { name: "envoy.type.v3.HttpStatus", fields: &[
+        Field { number: 1, name: "code", kind: FieldKind::Signed, repeated: false },
+    ] },
+    Shape { name: "envoy.type.v3.Int32Range", fields: &[
+        Field { number: 1, name: "start", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "end", kind: FieldKind::Signed, repeated: false },
+    ] },
+    Shape { name: "envoy.type.v3.Int64Range", fields: &[
+        Field { number: 1, name: "start", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "end", kind: FieldKind::Signed, repeated: false },
+    ] },
+    Shape { name: "google.protobuf.Duration", fields: &[
+        Field { number: 1, name: "seconds", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "nanos", kind: FieldKind::Signed, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.Node", fields: &[
+        Field { number: 1, name: "id", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "cluster", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "metadata", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
+        Field { number: 4, name: "locality", kind: FieldKind::Message("envoy.config.core.v3.Locality"), repeated: false },
+        Field { number: 6, name: "user_agent_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 7, name: "user_agent_version", kind: FieldKind::Text, repeated: false },
+        Field { number: 8, name: "user_agent_build_version", kind: FieldKind::Message("envoy.config.core.v3.BuildVersion"), repeated: false },
+        Field { number: 10, name: "client_features", kind: FieldKind::Text, repeated: true },
+    ] },
+    Shape { name: "envoy.config.core.v3.Pipe", fields: &[
+        Field { number: 1, name: "path", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "mode", kind: FieldKind::Unsigned, repeated: false },
+    ] },
+    Shape { name: "envoy.config.rbac.v3.RBAC", fields: &[
+        Field { number: 1, name: "action", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "policies", kind: FieldKind::Map("envoy.config.rbac.v3.RBAC.PoliciesEntry"), repeated: true },
+    ] },
+    Shape { name: "envoy.type.v3.TokenBucket", fields: &[
+        Field { number: 1, name: "max_tokens", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 2, name: "tokens_per_fill", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 3, name: "fill_interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+    ] },
+    Shape { name: "google.protobuf.BoolValue", fields: &[
+        Field { number: 1, name: "value", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "google.protobuf.ListValue", fields: &[
+        Field { number: 1, name: "values", kind: FieldKind::Message("google.protobuf.Value"), repeated: true },
+    ] },
+    Shape { name: "google.protobuf.Timestamp", fields: &[
+        Field { number: 1, name: "seconds", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "nanos", kind: FieldKind::Signed, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.Vhds", fields: &[
+        Field { number: 1, name: "config_source", kind: FieldKind::Message("envoy.config.core.v3.ConfigSource"), repeated: false },
+    ] },
+    Shape { name: "google.protobuf.BytesValue", fields: &[
+        Field { number: 1, name: "value", kind: FieldKind::Bytes, repeated: false },
+    ] },
+    Shape { name: "google.protobuf.FloatValue", fields: &[
+        Field { number: 1, name: "value", kind: FieldKind::Float, repeated: false },
+    ] },
+    Shape { name: "google.protobuf.Int32Value", fields: &[
+        Field { number: 1, name: "value", kind: FieldKind::Signed, repeated: false },
+    ] },
+    Shape { name: "google.protobuf.Int64Value", fields: &[
+        Field { number: 1, name: "value", kind: FieldKind::Signed, repeated: false },
+    ] },
+    Shape { name: "envoy.config.rbac.v3.Policy", fields: &[
+        Field { number: 1, name: "permissions", kind: FieldKind::Message("envoy.config.rbac.v3.Permission"), repeated: true },
+        Field { number: 2, name: "principals", kind: FieldKind::Message("envoy.config.rbac.v3.Principal"), repeated: true },
+    ] },
+    Shape { name: "envoy.config.route.v3.Route", fields: &[
+        Field { number: 1, name: "match", kind: FieldKind::Message("envoy.config.route.v3.RouteMatch"), repeated: false },
+        Field { number: 2, name: "route", kind: FieldKind::Message("envoy.config.route.v3.RouteAction"), repeated: false },
+        Field { number: 3, name: "redirect", kind: FieldKind::Message("envoy.config.route.v3.RedirectAction"), repeated: false },
+        Field { number: 7, name: "direct_response", kind: FieldKind::Message("envoy.config.route.v3.DirectResponseAction"), repeated: false },
+        Field { number: 17, name: "filter_action", kind: FieldKind::Message("envoy.config.route.v3.FilterAction"), repeated: false },
+        Field { number: 18, name: "non_forwarding_action", kind: FieldKind::Message("envoy.config.route.v3.NonForwardingAction"), repeated: false },
+        Field { number: 4, name: "metadata", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
+        Field { number: 5, name: "decorator", kind: FieldKind::Message("envoy.config.route.v3.Decorator"), repeated: false },
+        Field { number: 9, name: "request_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 10, name: "response_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 11, name: "response_headers_to_remove", kind: FieldKind::Text, repeated: true },
+        Field { number: 12, name: "request_headers_to_remove", kind: FieldKind::Text, repeated: true },
+        Field { number: 13, name: "typed_per_filter_config", kind: FieldKind::Map("envoy.config.route.v3.Route.TypedPerFilterConfigEntry"), repeated: true },
+        Field { number: 14, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 16, name: "per_request_buffer_limit_bytes", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 19, name: "stat_prefix", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "google.protobuf.DoubleValue", fields: &[
+        Field { number: 1, name: "value", kind: FieldKind::Float, repeated: false },
+    ] },
+    Shape { name: "google.protobuf.StringValue", fields: &[
+        Field { number: 1, name: "value", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "google.protobuf.UInt32Value", fields: &[
+        Field { number: 1, name: "value", kind: FieldKind::Unsigned, repeated: false },
+    ] },
+    Shape { name: "google.protobuf.UInt64Value", fields: &[
+        Field { number: 1, name: "value", kind: FieldKind::Unsigned, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.Address", fields: &[
+        Field { number: 1, name: "socket_address", kind: FieldKind::Message("envoy.config.core.v3.SocketAddress"), repeated: false },
+        Field { number: 2, name: "pipe", kind: FieldKind::Message("envoy.config.core.v3.Pipe"), repeated: false },
+        Field { number: 3, name: "envoy_internal_address", kind: FieldKind::Message("envoy.config.core.v3.EnvoyInternalAddress"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.HttpUri", fields: &[
+        Field { number: 1, name: "uri", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "cluster", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.Locality", fields: &[
+        Field { number: 1, name: "region", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "zone", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "sub_zone", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.Metadata", fields: &[
+        Field { number: 1, name: "filter_metadata", kind: FieldKind::Map("envoy.config.core.v3.Metadata.FilterMetadataEntry"), repeated: true },
+        Field { number: 2, name: "typed_filter_metadata", kind: FieldKind::Map("envoy.config.core.v3.Metadata.TypedFilterMetadataEntry"), repeated: true },
+    ] },
+    Shape { name: "envoy.type.v3.SemanticVersion", fields: &[
+        Field { number: 1, name: "major_number", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 2, name: "minor_number", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 3, name: "patch", kind: FieldKind::Unsigned, repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.Filter", fields: &[
         Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+        Field { number: 2, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
     ] },
-    Shape { name: "envoy.config.cluster.v3.CircuitBreakers", fields: &[
-        Field { number: 1, name: "thresholds", kind: FieldKind::Message("envoy.config.cluster.v3.CircuitBreakers.Thresholds"), repeated: true },
-        Field { number: 2, name: "per_host_thresholds", kind: FieldKind::Message("envoy.config.cluster.v3.CircuitBreakers.Thresholds"), repeated: true },
+    Shape { name: "envoy.config.core.v3.CidrRange", fields: &[
+        Field { number: 1, name: "address_prefix", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "prefix_len", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
     ] },
-    Shape { name: "envoy.config.cluster.v3.CircuitBreakers.Thresholds", fields: &[
-        Field { number: 1, name: "priority", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "max_connections", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 3, name: "max_pending_requests", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 4, name: "max_requests", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 5, name: "max_retries", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 6, name: "track_remaining", kind: FieldKind::Bool, repeated: false },
-        Field { number: 7, name: "max_connection_pools", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 8, name: "retry_budget", kind: FieldKind::Message("envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget", fields: &[
-        Field { number: 1, name: "budget_percent", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
-        Field { number: 2, name: "min_retry_concurrency", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    Shape { name: "envoy.config.rbac.v3.Principal", fields: &[
+        Field { number: 1, name: "and_ids", kind: FieldKind::Message("envoy.config.rbac.v3.Principal.Set"), repeated: false },
+        Field { number: 2, name: "or_ids", kind: FieldKind::Message("envoy.config.rbac.v3.Principal.Set"), repeated: false },
+        Field { number: 3, name: "any", kind: FieldKind::Bool, repeated: false },
+        Field { number: 4, name: "authenticated", kind: FieldKind::Message("envoy.config.rbac.v3.Principal.Authenticated"), repeated: false },
+        Field { number: 5, name: "source_ip", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: false },
+        Field { number: 6, name: "header", kind: FieldKind::Message("envoy.config.route.v3.HeaderMatcher"), repeated: false },
+        Field { number: 7, name: "metadata", kind: FieldKind::Message("envoy.type.matcher.v3.MetadataMatcher"), repeated: false },
+        Field { number: 8, name: "not_id", kind: FieldKind::Message("envoy.config.rbac.v3.Principal"), repeated: false },
+        Field { number: 9, name: "url_path", kind: FieldKind::Message("envoy.type.matcher.v3.PathMatcher"), repeated: false },
+        Field { number: 10, name: "direct_remote_ip", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: false },
+        Field { number: 11, name: "remote_ip", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: false },
     ] },
     Shape { name: "envoy.config.cluster.v3.Cluster", fields: &[
         Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
@@ -71,170 +210,42 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 51, name: "connection_pool_per_downstream_connection", kind: FieldKind::Bool, repeated: false },
         Field { number: 54, name: "wait_for_warm_on_init", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
     ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.CommonLbConfig", fields: &[
-        Field { number: 1, name: "healthy_panic_threshold", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
-        Field { number: 2, name: "zone_aware_lb_config", kind: FieldKind::Message("envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig"), repeated: false },
-        Field { number: 3, name: "locality_weighted_lb_config", kind: FieldKind::Message("envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig"), repeated: false },
-        Field { number: 4, name: "update_merge_window", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 5, name: "ignore_new_hosts_until_first_hc", kind: FieldKind::Bool, repeated: false },
-        Field { number: 6, name: "close_connections_on_host_set_change", kind: FieldKind::Bool, repeated: false },
-        Field { number: 7, name: "consistent_hashing_lb_config", kind: FieldKind::Message("envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig"), repeated: false },
-        Field { number: 8, name: "override_host_status", kind: FieldKind::Message("envoy.config.core.v3.HealthStatusSet"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig", fields: &[
-        Field { number: 1, name: "use_hostname_for_hashing", kind: FieldKind::Bool, repeated: false },
-        Field { number: 2, name: "hash_balance_factor", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig", fields: &[
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig", fields: &[
-        Field { number: 1, name: "routing_enabled", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
-        Field { number: 2, name: "min_cluster_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
-        Field { number: 3, name: "fail_traffic_on_panic", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.CustomClusterType", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.EdsClusterConfig", fields: &[
-        Field { number: 1, name: "eds_config", kind: FieldKind::Message("envoy.config.core.v3.ConfigSource"), repeated: false },
-        Field { number: 2, name: "service_name", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.LbSubsetConfig", fields: &[
-        Field { number: 1, name: "fallback_policy", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "default_subset", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
-        Field { number: 3, name: "subset_selectors", kind: FieldKind::Message("envoy.config.cluster.v3.Cluster.LbSubsetConfig.LbSubsetSelector"), repeated: true },
-        Field { number: 4, name: "locality_weight_aware", kind: FieldKind::Bool, repeated: false },
-        Field { number: 5, name: "scale_locality_weight", kind: FieldKind::Bool, repeated: false },
-        Field { number: 6, name: "panic_mode_any", kind: FieldKind::Bool, repeated: false },
-        Field { number: 7, name: "list_as_any", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.LbSubsetConfig.LbSubsetSelector", fields: &[
-        Field { number: 1, name: "keys", kind: FieldKind::Text, repeated: true },
-        Field { number: 4, name: "single_host_per_subset", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig", fields: &[
-        Field { number: 1, name: "choice_count", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 2, name: "active_request_bias", kind: FieldKind::Message("envoy.config.core.v3.RuntimeDouble"), repeated: false },
-        Field { number: 3, name: "slow_start_config", kind: FieldKind::Message("envoy.config.cluster.v3.Cluster.SlowStartConfig"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.MaglevLbConfig", fields: &[
-        Field { number: 1, name: "table_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.RingHashLbConfig", fields: &[
-        Field { number: 1, name: "minimum_ring_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
-        Field { number: 3, name: "hash_function", kind: FieldKind::Signed, repeated: false },
-        Field { number: 4, name: "maximum_ring_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig", fields: &[
-        Field { number: 1, name: "slow_start_config", kind: FieldKind::Message("envoy.config.cluster.v3.Cluster.SlowStartConfig"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.SlowStartConfig", fields: &[
-        Field { number: 1, name: "slow_start_window", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 2, name: "aggression", kind: FieldKind::Message("envoy.config.core.v3.RuntimeDouble"), repeated: false },
-        Field { number: 3, name: "min_weight_percent", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.TransportSocketMatch", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "match", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
-        Field { number: 3, name: "transport_socket", kind: FieldKind::Message("envoy.config.core.v3.TransportSocket"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.Filter", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.LoadBalancingPolicy", fields: &[
-        Field { number: 1, name: "policies", kind: FieldKind::Message("envoy.config.cluster.v3.LoadBalancingPolicy.Policy"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.LoadBalancingPolicy.Policy", fields: &[
-        Field { number: 4, name: "typed_extension_config", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.cluster.v3.OutlierDetection", fields: &[
-        Field { number: 1, name: "consecutive_5xx", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 2, name: "interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 3, name: "base_ejection_time", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 4, name: "max_ejection_percent", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 5, name: "enforcing_consecutive_5xx", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 6, name: "enforcing_success_rate", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 7, name: "success_rate_minimum_hosts", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 8, name: "success_rate_request_volume", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 9, name: "success_rate_stdev_factor", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 10, name: "consecutive_gateway_failure", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 11, name: "enforcing_consecutive_gateway_failure", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 12, name: "split_external_local_origin_errors", kind: FieldKind::Bool, repeated: false },
-        Field { number: 13, name: "consecutive_local_origin_failure", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 14, name: "enforcing_consecutive_local_origin_failure", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 15, name: "enforcing_local_origin_success_rate", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 16, name: "failure_percentage_threshold", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 17, name: "enforcing_failure_percentage", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 21, name: "max_ejection_time", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 23, name: "successful_active_health_check_uneject_host", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.common.mutation_rules.v3.HeaderMutation", fields: &[
-        Field { number: 1, name: "remove", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "append", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.Address", fields: &[
-        Field { number: 1, name: "socket_address", kind: FieldKind::Message("envoy.config.core.v3.SocketAddress"), repeated: false },
-        Field { number: 2, name: "pipe", kind: FieldKind::Message("envoy.config.core.v3.Pipe"), repeated: false },
-        Field { number: 3, name: "envoy_internal_address", kind: FieldKind::Message("envoy.config.core.v3.EnvoyInternalAddress"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.AggregatedConfigSource", fields: &[
-    ] },
-    Shape { name: "envoy.config.core.v3.ApiConfigSource", fields: &[
-        Field { number: 1, name: "api_type", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "cluster_names", kind: FieldKind::Text, repeated: true },
-        Field { number: 3, name: "refresh_delay", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 4, name: "grpc_services", kind: FieldKind::Message("envoy.config.core.v3.GrpcService"), repeated: true },
-        Field { number: 5, name: "request_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 7, name: "set_node_on_first_message_only", kind: FieldKind::Bool, repeated: false },
-        Field { number: 8, name: "transport_api_version", kind: FieldKind::Signed, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.AsyncDataSource", fields: &[
-        Field { number: 1, name: "local", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
-        Field { number: 2, name: "remote", kind: FieldKind::Message("envoy.config.core.v3.RemoteDataSource"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.BuildVersion", fields: &[
-        Field { number: 1, name: "version", kind: FieldKind::Message("envoy.type.v3.SemanticVersion"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.CidrRange", fields: &[
-        Field { number: 1, name: "address_prefix", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "prefix_len", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.ConfigSource", fields: &[
-        Field { number: 1, name: "path", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "api_config_source", kind: FieldKind::Message("envoy.config.core.v3.ApiConfigSource"), repeated: false },
-        Field { number: 3, name: "ads", kind: FieldKind::Message("envoy.config.core.v3.AggregatedConfigSource"), repeated: false },
-        Field { number: 5, name: "self", kind: FieldKind::Message("envoy.config.core.v3.SelfConfigSource"), repeated: false },
-        Field { number: 8, name: "path_config_source", kind: FieldKind::Message("envoy.config.core.v3.PathConfigSource"), repeated: false },
-        Field { number: 4, name: "initial_fetch_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 6, name: "resource_api_version", kind: FieldKind::Signed, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.ControlPlane", fields: &[
-        Field { number: 1, name: "identifier", kind: FieldKind::Text, repeated: false },
-    ] },
     Shape { name: "envoy.config.core.v3.DataSource", fields: &[
         Field { number: 1, name: "filename", kind: FieldKind::Text, repeated: false },
         Field { number: 2, name: "inline_bytes", kind: FieldKind::Bytes, repeated: false },
         Field { number: 3, name: "inline_string", kind: FieldKind::Text, repeated: false },
         Field { number: 4, name: "environment_variable", kind: FieldKind::Text, repeated: false },
     ] },
-    Shape { name: "envoy.config.core.v3.EnvoyInternalAddress", fields: &[
-        Field { number: 1, name: "server_listener_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "endpoint_id", kind: FieldKind::Text, repeated: false },
+    Shape { name: "envoy.config.listener.v3.Filter", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+        Field { number: 5, name: "config_discovery", kind: FieldKind::Message("envoy.config.core.v3.ExtensionConfigSource"), repeated: false },
     ] },
-    Shape { name: "envoy.config.core.v3.ExtensionConfigSource", fields: &[
-        Field { number: 1, name: "config_source", kind: FieldKind::Message("envoy.config.core.v3.ConfigSource"), repeated: false },
-        Field { number: 2, name: "default_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-        Field { number: 3, name: "apply_default_config_without_warming", kind: FieldKind::Bool, repeated: false },
-        Field { number: 4, name: "type_urls", kind: FieldKind::Text, repeated: true },
+    Shape { name: "envoy.config.rbac.v3.Permission", fields: &[
+        Field { number: 1, name: "and_rules", kind: FieldKind::Message("envoy.config.rbac.v3.Permission.Set"), repeated: false },
+        Field { number: 2, name: "or_rules", kind: FieldKind::Message("envoy.config.rbac.v3.Permission.Set"), repeated: false },
+        Field { number: 3, name: "any", kind: FieldKind::Bool, repeated: false },
+        Field { number: 4, name: "header", kind: FieldKind::Message("envoy.config.route.v3.HeaderMatcher"), repeated: false },
+        Field { number: 5, name: "destination_ip", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: false },
+        Field { number: 6, name: "destination_port", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 7, name: "metadata", kind: FieldKind::Message("envoy.type.matcher.v3.MetadataMatcher"), repeated: false },
+        Field { number: 8, name: "not_rule", kind: FieldKind::Message("envoy.config.rbac.v3.Permission"), repeated: false },
+        Field { number: 9, name: "requested_server_name", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
+        Field { number: 10, name: "url_path", kind: FieldKind::Message("envoy.type.matcher.v3.PathMatcher"), repeated: false },
+        Field { number: 11, name: "destination_port_range", kind: FieldKind::Message("envoy.type.v3.Int32Range"), repeated: false },
     ] },
-    Shape { name: "envoy.config.core.v3.GrpcProtocolOptions", fields: &[
-        Field { number: 1, name: "http2_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http2ProtocolOptions"), repeated: false },
+    Shape { name: "envoy.config.route.v3.Decorator", fields: &[
+        Field { number: 1, name: "operation", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "propagate", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RateLimit", fields: &[
+        Field { number: 1, name: "stage", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 2, name: "disable_key", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "actions", kind: FieldKind::Message("envoy.config.route.v3.RateLimit.Action"), repeated: true },
+    ] },
+    Shape { name: "envoy.type.v3.FractionalPercent", fields: &[
+        Field { number: 1, name: "numerator", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 2, name: "denominator", kind: FieldKind::Signed, repeated: false },
     ] },
     Shape { name: "envoy.config.core.v3.GrpcService", fields: &[
         Field { number: 1, name: "envoy_grpc", kind: FieldKind::Message("envoy.config.core.v3.GrpcService.EnvoyGrpc"), repeated: false },
@@ -242,24 +253,10 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 3, name: "timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
         Field { number: 5, name: "initial_metadata", kind: FieldKind::Message("envoy.config.core.v3.HeaderValue"), repeated: true },
     ] },
-    Shape { name: "envoy.config.core.v3.GrpcService.EnvoyGrpc", fields: &[
-        Field { number: 1, name: "cluster_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "authority", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.GrpcService.GoogleGrpc", fields: &[
-        Field { number: 1, name: "target_uri", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "stat_prefix", kind: FieldKind::Text, repeated: false },
-    ] },
     Shape { name: "envoy.config.core.v3.HeaderValue", fields: &[
         Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
         Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
         Field { number: 3, name: "raw_value", kind: FieldKind::Bytes, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.HeaderValueOption", fields: &[
-        Field { number: 1, name: "header", kind: FieldKind::Message("envoy.config.core.v3.HeaderValue"), repeated: false },
-        Field { number: 2, name: "append", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 3, name: "append_action", kind: FieldKind::Signed, repeated: false },
-        Field { number: 4, name: "keep_empty_value", kind: FieldKind::Bool, repeated: false },
     ] },
     Shape { name: "envoy.config.core.v3.HealthCheck", fields: &[
         Field { number: 1, name: "timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
@@ -280,281 +277,46 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 20, name: "initial_jitter", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
         Field { number: 23, name: "transport_socket_match_criteria", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
     ] },
-    Shape { name: "envoy.config.core.v3.HealthCheck.CustomHealthCheck", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.HealthCheck.GrpcHealthCheck", fields: &[
-        Field { number: 1, name: "service_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "authority", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "initial_metadata", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.core.v3.HealthCheck.HttpHealthCheck", fields: &[
-        Field { number: 1, name: "host", kind: FieldKind::Text, repeated: false },
+    Shape { name: "envoy.config.route.v3.RouteMatch", fields: &[
+        Field { number: 1, name: "prefix", kind: FieldKind::Text, repeated: false },
         Field { number: 2, name: "path", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "send", kind: FieldKind::Message("envoy.config.core.v3.HealthCheck.Payload"), repeated: false },
-        Field { number: 4, name: "receive", kind: FieldKind::Message("envoy.config.core.v3.HealthCheck.Payload"), repeated: true },
-        Field { number: 6, name: "request_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
-        Field { number: 8, name: "request_headers_to_remove", kind: FieldKind::Text, repeated: true },
-        Field { number: 9, name: "expected_statuses", kind: FieldKind::Message("envoy.type.v3.Int64Range"), repeated: true },
-        Field { number: 10, name: "codec_client_type", kind: FieldKind::Signed, repeated: false },
-        Field { number: 12, name: "retriable_statuses", kind: FieldKind::Message("envoy.type.v3.Int64Range"), repeated: true },
-        Field { number: 13, name: "method", kind: FieldKind::Signed, repeated: false },
+        Field { number: 10, name: "safe_regex", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatcher"), repeated: false },
+        Field { number: 12, name: "connect_matcher", kind: FieldKind::Message("envoy.config.route.v3.RouteMatch.ConnectMatcher"), repeated: false },
+        Field { number: 14, name: "path_separated_prefix", kind: FieldKind::Text, repeated: false },
+        Field { number: 15, name: "path_match_policy", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
+        Field { number: 4, name: "case_sensitive", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 6, name: "headers", kind: FieldKind::Message("envoy.config.route.v3.HeaderMatcher"), repeated: true },
+        Field { number: 7, name: "query_parameters", kind: FieldKind::Message("envoy.config.route.v3.QueryParameterMatcher"), repeated: true },
+        Field { number: 8, name: "grpc", kind: FieldKind::Message("envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions"), repeated: false },
+        Field { number: 9, name: "runtime_fraction", kind: FieldKind::Message("envoy.config.core.v3.RuntimeFractionalPercent"), repeated: false },
+        Field { number: 11, name: "tls_context", kind: FieldKind::Message("envoy.config.route.v3.RouteMatch.TlsContextMatchOptions"), repeated: false },
+        Field { number: 13, name: "dynamic_metadata", kind: FieldKind::Message("envoy.type.matcher.v3.MetadataMatcher"), repeated: true },
     ] },
-    Shape { name: "envoy.config.core.v3.HealthCheck.Payload", fields: &[
-        Field { number: 1, name: "text", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "binary", kind: FieldKind::Bytes, repeated: false },
+    Shape { name: "envoy.admin.v3.UpdateFailureState", fields: &[
+        Field { number: 2, name: "last_update_attempt", kind: FieldKind::Message("google.protobuf.Timestamp"), repeated: false },
+        Field { number: 3, name: "details", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "version_info", kind: FieldKind::Text, repeated: false },
     ] },
-    Shape { name: "envoy.config.core.v3.HealthCheck.TcpHealthCheck", fields: &[
-        Field { number: 1, name: "send", kind: FieldKind::Message("envoy.config.core.v3.HealthCheck.Payload"), repeated: false },
-        Field { number: 2, name: "receive", kind: FieldKind::Message("envoy.config.core.v3.HealthCheck.Payload"), repeated: true },
+    Shape { name: "envoy.config.core.v3.BuildVersion", fields: &[
+        Field { number: 1, name: "version", kind: FieldKind::Message("envoy.type.v3.SemanticVersion"), repeated: false },
     ] },
-    Shape { name: "envoy.config.core.v3.HealthStatusSet", fields: &[
-        Field { number: 1, name: "statuses", kind: FieldKind::Signed, repeated: true },
-    ] },
-    Shape { name: "envoy.config.core.v3.Http1ProtocolOptions", fields: &[
-        Field { number: 1, name: "allow_absolute_url", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 2, name: "accept_http_10", kind: FieldKind::Bool, repeated: false },
-        Field { number: 3, name: "default_host_for_http_10", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "header_key_format", kind: FieldKind::Message("envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat"), repeated: false },
-        Field { number: 5, name: "enable_trailers", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat", fields: &[
-        Field { number: 1, name: "proper_case_words", kind: FieldKind::Message("envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords"), repeated: false },
-        Field { number: 8, name: "stateful_formatter", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords", fields: &[
-    ] },
-    Shape { name: "envoy.config.core.v3.Http2ProtocolOptions", fields: &[
-        Field { number: 2, name: "max_concurrent_streams", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 3, name: "initial_stream_window_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 4, name: "initial_connection_window_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 5, name: "allow_connect", kind: FieldKind::Bool, repeated: false },
-        Field { number: 15, name: "connection_keepalive", kind: FieldKind::Message("envoy.config.core.v3.KeepaliveSettings"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.HttpProtocolOptions", fields: &[
-        Field { number: 1, name: "idle_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 2, name: "max_headers_count", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 3, name: "max_connection_duration", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 4, name: "max_stream_duration", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 5, name: "headers_with_underscores_action", kind: FieldKind::Signed, repeated: false },
-        Field { number: 6, name: "max_requests_per_connection", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 7, name: "max_response_headers_kb", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.HttpUri", fields: &[
-        Field { number: 1, name: "uri", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "cluster", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.KeepaliveSettings", fields: &[
-        Field { number: 1, name: "interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 2, name: "timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.Locality", fields: &[
-        Field { number: 1, name: "region", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "zone", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "sub_zone", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.Metadata", fields: &[
-        Field { number: 1, name: "filter_metadata", kind: FieldKind::Map("envoy.config.core.v3.Metadata.FilterMetadataEntry"), repeated: true },
-        Field { number: 2, name: "typed_filter_metadata", kind: FieldKind::Map("envoy.config.core.v3.Metadata.TypedFilterMetadataEntry"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.core.v3.Metadata.FilterMetadataEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.Metadata.TypedFilterMetadataEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.Node", fields: &[
-        Field { number: 1, name: "id", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "cluster", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "metadata", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
-        Field { number: 4, name: "locality", kind: FieldKind::Message("envoy.config.core.v3.Locality"), repeated: false },
-        Field { number: 6, name: "user_agent_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 7, name: "user_agent_version", kind: FieldKind::Text, repeated: false },
-        Field { number: 8, name: "user_agent_build_version", kind: FieldKind::Message("envoy.config.core.v3.BuildVersion"), repeated: false },
-        Field { number: 10, name: "client_features", kind: FieldKind::Text, repeated: true },
-    ] },
-    Shape { name: "envoy.config.core.v3.PathConfigSource", fields: &[
+    Shape { name: "envoy.config.core.v3.ConfigSource", fields: &[
         Field { number: 1, name: "path", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "watched_directory", kind: FieldKind::Message("envoy.config.core.v3.WatchedDirectory"), repeated: false },
+        Field { number: 2, name: "api_config_source", kind: FieldKind::Message("envoy.config.core.v3.ApiConfigSource"), repeated: false },
+        Field { number: 3, name: "ads", kind: FieldKind::Message("envoy.config.core.v3.AggregatedConfigSource"), repeated: false },
+        Field { number: 5, name: "self", kind: FieldKind::Message("envoy.config.core.v3.SelfConfigSource"), repeated: false },
+        Field { number: 8, name: "path_config_source", kind: FieldKind::Message("envoy.config.core.v3.PathConfigSource"), repeated: false },
+        Field { number: 4, name: "initial_fetch_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 6, name: "resource_api_version", kind: FieldKind::Signed, repeated: false },
     ] },
-    Shape { name: "envoy.config.core.v3.Pipe", fields: &[
-        Field { number: 1, name: "path", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "mode", kind: FieldKind::Unsigned, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.QueryParameter", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.RemoteDataSource", fields: &[
-        Field { number: 1, name: "http_uri", kind: FieldKind::Message("envoy.config.core.v3.HttpUri"), repeated: false },
-        Field { number: 2, name: "sha256", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.RuntimeDouble", fields: &[
-        Field { number: 1, name: "default_value", kind: FieldKind::Float, repeated: false },
-        Field { number: 2, name: "runtime_key", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.RuntimeFeatureFlag", fields: &[
-        Field { number: 1, name: "default_value", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 2, name: "runtime_key", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.RuntimeFractionalPercent", fields: &[
-        Field { number: 1, name: "default_value", kind: FieldKind::Message("envoy.type.v3.FractionalPercent"), repeated: false },
-        Field { number: 2, name: "runtime_key", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.RuntimeUInt32", fields: &[
-        Field { number: 2, name: "default_value", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 3, name: "runtime_key", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.SchemeHeaderTransformation", fields: &[
-        Field { number: 1, name: "scheme_to_overwrite", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "match_upstream", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.SelfConfigSource", fields: &[
-        Field { number: 1, name: "transport_api_version", kind: FieldKind::Signed, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.SocketAddress", fields: &[
-        Field { number: 1, name: "protocol", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "address", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "port_value", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 4, name: "named_port", kind: FieldKind::Text, repeated: false },
-        Field { number: 5, name: "resolver_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 6, name: "ipv4_compat", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.SubstitutionFormatString", fields: &[
-        Field { number: 1, name: "text_format", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "json_format", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
-        Field { number: 5, name: "text_format_source", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
-        Field { number: 3, name: "omit_empty_values", kind: FieldKind::Bool, repeated: false },
-        Field { number: 4, name: "content_type", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.TransportSocket", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.TypedExtensionConfig", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.UpstreamHttpProtocolOptions", fields: &[
-        Field { number: 1, name: "auto_sni", kind: FieldKind::Bool, repeated: false },
-        Field { number: 2, name: "auto_san_validation", kind: FieldKind::Bool, repeated: false },
-        Field { number: 3, name: "override_auto_sni_header", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.core.v3.WatchedDirectory", fields: &[
-        Field { number: 1, name: "path", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.endpoint.v3.ClusterLoadAssignment", fields: &[
-        Field { number: 1, name: "cluster_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "endpoints", kind: FieldKind::Message("envoy.config.endpoint.v3.LocalityLbEndpoints"), repeated: true },
-        Field { number: 4, name: "policy", kind: FieldKind::Message("envoy.config.endpoint.v3.ClusterLoadAssignment.Policy"), repeated: false },
-        Field { number: 5, name: "named_endpoints", kind: FieldKind::Map("envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("envoy.config.endpoint.v3.Endpoint"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy", fields: &[
-        Field { number: 2, name: "drop_overloads", kind: FieldKind::Message("envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload"), repeated: true },
-        Field { number: 3, name: "overprovisioning_factor", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 4, name: "endpoint_stale_after", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 6, name: "weighted_priority_health", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload", fields: &[
-        Field { number: 1, name: "category", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "drop_percentage", kind: FieldKind::Message("envoy.type.v3.FractionalPercent"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.endpoint.v3.ClusterStats", fields: &[
-        Field { number: 1, name: "cluster_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "upstream_locality_stats", kind: FieldKind::Message("envoy.config.endpoint.v3.UpstreamLocalityStats"), repeated: true },
-        Field { number: 3, name: "total_dropped_requests", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 4, name: "load_report_interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 5, name: "dropped_requests", kind: FieldKind::Message("envoy.config.endpoint.v3.ClusterStats.DroppedRequests"), repeated: true },
-        Field { number: 6, name: "cluster_service_name", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.endpoint.v3.ClusterStats.DroppedRequests", fields: &[
-        Field { number: 1, name: "category", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "dropped_count", kind: FieldKind::Unsigned, repeated: false },
+    Shape { name: "envoy.config.core.v3.ControlPlane", fields: &[
+        Field { number: 1, name: "identifier", kind: FieldKind::Text, repeated: false },
     ] },
     Shape { name: "envoy.config.endpoint.v3.Endpoint", fields: &[
         Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
         Field { number: 2, name: "health_check_config", kind: FieldKind::Message("envoy.config.endpoint.v3.Endpoint.HealthCheckConfig"), repeated: false },
         Field { number: 3, name: "hostname", kind: FieldKind::Text, repeated: false },
         Field { number: 4, name: "additional_addresses", kind: FieldKind::Message("envoy.config.endpoint.v3.Endpoint.AdditionalAddress"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.endpoint.v3.Endpoint.AdditionalAddress", fields: &[
-        Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.endpoint.v3.Endpoint.HealthCheckConfig", fields: &[
-        Field { number: 1, name: "port_value", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 2, name: "hostname", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
-        Field { number: 4, name: "disable_active_health_check", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.endpoint.v3.LbEndpoint", fields: &[
-        Field { number: 1, name: "endpoint", kind: FieldKind::Message("envoy.config.endpoint.v3.Endpoint"), repeated: false },
-        Field { number: 5, name: "endpoint_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "health_status", kind: FieldKind::Signed, repeated: false },
-        Field { number: 3, name: "metadata", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
-        Field { number: 4, name: "load_balancing_weight", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.endpoint.v3.LocalityLbEndpoints", fields: &[
-        Field { number: 1, name: "locality", kind: FieldKind::Message("envoy.config.core.v3.Locality"), repeated: false },
-        Field { number: 2, name: "lb_endpoints", kind: FieldKind::Message("envoy.config.endpoint.v3.LbEndpoint"), repeated: true },
-        Field { number: 3, name: "load_balancing_weight", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 5, name: "priority", kind: FieldKind::Unsigned, repeated: false },
-    ] },
-    Shape { name: "envoy.config.endpoint.v3.UpstreamEndpointStats", fields: &[
-        Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
-        Field { number: 2, name: "total_successful_requests", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 3, name: "total_requests_in_progress", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 4, name: "total_error_requests", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 7, name: "total_issued_requests", kind: FieldKind::Unsigned, repeated: false },
-    ] },
-    Shape { name: "envoy.config.endpoint.v3.UpstreamLocalityStats", fields: &[
-        Field { number: 1, name: "locality", kind: FieldKind::Message("envoy.config.core.v3.Locality"), repeated: false },
-        Field { number: 2, name: "total_successful_requests", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 3, name: "total_requests_in_progress", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 4, name: "total_error_requests", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 6, name: "priority", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 7, name: "upstream_endpoint_stats", kind: FieldKind::Message("envoy.config.endpoint.v3.UpstreamEndpointStats"), repeated: true },
-        Field { number: 8, name: "total_issued_requests", kind: FieldKind::Unsigned, repeated: false },
-    ] },
-    Shape { name: "envoy.config.listener.v3.AdditionalAddress", fields: &[
-        Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.listener.v3.ApiListener", fields: &[
-        Field { number: 1, name: "api_listener", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.listener.v3.Filter", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-        Field { number: 5, name: "config_discovery", kind: FieldKind::Message("envoy.config.core.v3.ExtensionConfigSource"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.listener.v3.FilterChain", fields: &[
-        Field { number: 1, name: "filter_chain_match", kind: FieldKind::Message("envoy.config.listener.v3.FilterChainMatch"), repeated: false },
-        Field { number: 3, name: "filters", kind: FieldKind::Message("envoy.config.listener.v3.Filter"), repeated: true },
-        Field { number: 4, name: "use_proxy_proto", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 5, name: "metadata", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
-        Field { number: 6, name: "transport_socket", kind: FieldKind::Message("envoy.config.core.v3.TransportSocket"), repeated: false },
-        Field { number: 7, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 9, name: "transport_socket_connect_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.listener.v3.FilterChainMatch", fields: &[
-        Field { number: 3, name: "prefix_ranges", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: true },
-        Field { number: 4, name: "address_suffix", kind: FieldKind::Text, repeated: false },
-        Field { number: 5, name: "suffix_len", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 6, name: "source_prefix_ranges", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: true },
-        Field { number: 7, name: "source_ports", kind: FieldKind::Unsigned, repeated: true },
-        Field { number: 8, name: "destination_port", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 9, name: "transport_protocol", kind: FieldKind::Text, repeated: false },
-        Field { number: 10, name: "application_protocols", kind: FieldKind::Text, repeated: true },
-        Field { number: 11, name: "server_names", kind: FieldKind::Text, repeated: true },
-        Field { number: 12, name: "source_type", kind: FieldKind::Signed, repeated: false },
-        Field { number: 13, name: "direct_source_prefix_ranges", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: true },
     ] },
     Shape { name: "envoy.config.listener.v3.Listener", fields: &[
         Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
@@ -579,151 +341,10 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 31, name: "ignore_global_conn_limit", kind: FieldKind::Bool, repeated: false },
         Field { number: 33, name: "additional_addresses", kind: FieldKind::Message("envoy.config.listener.v3.AdditionalAddress"), repeated: true },
     ] },
-    Shape { name: "envoy.config.listener.v3.ListenerFilter", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-        Field { number: 5, name: "config_discovery", kind: FieldKind::Message("envoy.config.core.v3.ExtensionConfigSource"), repeated: false },
-        Field { number: 4, name: "filter_disabled", kind: FieldKind::Message("envoy.config.listener.v3.ListenerFilterChainMatchPredicate"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.listener.v3.ListenerFilterChainMatchPredicate", fields: &[
-        Field { number: 3, name: "not_match", kind: FieldKind::Message("envoy.config.listener.v3.ListenerFilterChainMatchPredicate"), repeated: false },
-        Field { number: 4, name: "any_match", kind: FieldKind::Bool, repeated: false },
-        Field { number: 5, name: "destination_port_range", kind: FieldKind::Message("envoy.type.v3.Int32Range"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.rbac.v3.Permission", fields: &[
-        Field { number: 1, name: "and_rules", kind: FieldKind::Message("envoy.config.rbac.v3.Permission.Set"), repeated: false },
-        Field { number: 2, name: "or_rules", kind: FieldKind::Message("envoy.config.rbac.v3.Permission.Set"), repeated: false },
-        Field { number: 3, name: "any", kind: FieldKind::Bool, repeated: false },
-        Field { number: 4, name: "header", kind: FieldKind::Message("envoy.config.route.v3.HeaderMatcher"), repeated: false },
-        Field { number: 5, name: "destination_ip", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: false },
-        Field { number: 6, name: "destination_port", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 7, name: "metadata", kind: FieldKind::Message("envoy.type.matcher.v3.MetadataMatcher"), repeated: false },
-        Field { number: 8, name: "not_rule", kind: FieldKind::Message("envoy.config.rbac.v3.Permission"), repeated: false },
-        Field { number: 9, name: "requested_server_name", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
-        Field { number: 10, name: "url_path", kind: FieldKind::Message("envoy.type.matcher.v3.PathMatcher"), repeated: false },
-        Field { number: 11, name: "destination_port_range", kind: FieldKind::Message("envoy.type.v3.Int32Range"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.rbac.v3.Permission.Set", fields: &[
-        Field { number: 1, name: "rules", kind: FieldKind::Message("envoy.config.rbac.v3.Permission"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.rbac.v3.Policy", fields: &[
-        Field { number: 1, name: "permissions", kind: FieldKind::Message("envoy.config.rbac.v3.Permission"), repeated: true },
-        Field { number: 2, name: "principals", kind: FieldKind::Message("envoy.config.rbac.v3.Principal"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.rbac.v3.Principal", fields: &[
-        Field { number: 1, name: "and_ids", kind: FieldKind::Message("envoy.config.rbac.v3.Principal.Set"), repeated: false },
-        Field { number: 2, name: "or_ids", kind: FieldKind::Message("envoy.config.rbac.v3.Principal.Set"), repeated: false },
-        Field { number: 3, name: "any", kind: FieldKind::Bool, repeated: false },
-        Field { number: 4, name: "authenticated", kind: FieldKind::Message("envoy.config.rbac.v3.Principal.Authenticated"), repeated: false },
-        Field { number: 5, name: "source_ip", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: false },
-        Field { number: 6, name: "header", kind: FieldKind::Message("envoy.config.route.v3.HeaderMatcher"), repeated: false },
-        Field { number: 7, name: "metadata", kind: FieldKind::Message("envoy.type.matcher.v3.MetadataMatcher"), repeated: false },
-        Field { number: 8, name: "not_id", kind: FieldKind::Message("envoy.config.rbac.v3.Principal"), repeated: false },
-        Field { number: 9, name: "url_path", kind: FieldKind::Message("envoy.type.matcher.v3.PathMatcher"), repeated: false },
-        Field { number: 10, name: "direct_remote_ip", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: false },
-        Field { number: 11, name: "remote_ip", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.rbac.v3.Principal.Authenticated", fields: &[
-        Field { number: 2, name: "principal_name", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.rbac.v3.Principal.Set", fields: &[
-        Field { number: 1, name: "ids", kind: FieldKind::Message("envoy.config.rbac.v3.Principal"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.rbac.v3.RBAC", fields: &[
-        Field { number: 1, name: "action", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "policies", kind: FieldKind::Map("envoy.config.rbac.v3.RBAC.PoliciesEntry"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.rbac.v3.RBAC.PoliciesEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("envoy.config.rbac.v3.Policy"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.ClusterSpecifierPlugin", fields: &[
-        Field { number: 1, name: "extension", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
-        Field { number: 2, name: "is_optional", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.Decorator", fields: &[
-        Field { number: 1, name: "operation", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "propagate", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.DirectResponseAction", fields: &[
-        Field { number: 1, name: "status", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 2, name: "body", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.FilterAction", fields: &[
-        Field { number: 1, name: "action", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.FilterConfig", fields: &[
-        Field { number: 1, name: "config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-        Field { number: 2, name: "is_optional", kind: FieldKind::Bool, repeated: false },
-        Field { number: 3, name: "disabled", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.HeaderMatcher", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "exact_match", kind: FieldKind::Text, repeated: false },
-        Field { number: 6, name: "range_match", kind: FieldKind::Message("envoy.type.v3.Int64Range"), repeated: false },
-        Field { number: 7, name: "present_match", kind: FieldKind::Bool, repeated: false },
-        Field { number: 9, name: "prefix_match", kind: FieldKind::Text, repeated: false },
-        Field { number: 10, name: "suffix_match", kind: FieldKind::Text, repeated: false },
-        Field { number: 11, name: "safe_regex_match", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatcher"), repeated: false },
-        Field { number: 12, name: "contains_match", kind: FieldKind::Text, repeated: false },
-        Field { number: 13, name: "string_match", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
-        Field { number: 8, name: "invert_match", kind: FieldKind::Bool, repeated: false },
-        Field { number: 14, name: "treat_missing_header_as_empty", kind: FieldKind::Bool, repeated: false },
-    ] },
     Shape { name: "envoy.config.route.v3.HedgePolicy", fields: &[
         Field { number: 1, name: "initial_requests", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
         Field { number: 2, name: "additional_request_chance", kind: FieldKind::Message("envoy.type.v3.FractionalPercent"), repeated: false },
         Field { number: 3, name: "hedge_on_per_try_timeout", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.InternalRedirectPolicy", fields: &[
-        Field { number: 1, name: "max_internal_redirects", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 2, name: "redirect_response_codes", kind: FieldKind::Unsigned, repeated: true },
-        Field { number: 4, name: "allow_cross_scheme_redirect", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.NonForwardingAction", fields: &[
-    ] },
-    Shape { name: "envoy.config.route.v3.QueryParameterMatcher", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 5, name: "string_match", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
-        Field { number: 6, name: "present_match", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RateLimit", fields: &[
-        Field { number: 1, name: "stage", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 2, name: "disable_key", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "actions", kind: FieldKind::Message("envoy.config.route.v3.RateLimit.Action"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.route.v3.RateLimit.Action", fields: &[
-        Field { number: 1, name: "source_cluster", kind: FieldKind::Message("envoy.config.route.v3.RateLimit.Action.SourceCluster"), repeated: false },
-        Field { number: 2, name: "destination_cluster", kind: FieldKind::Message("envoy.config.route.v3.RateLimit.Action.DestinationCluster"), repeated: false },
-        Field { number: 3, name: "request_headers", kind: FieldKind::Message("envoy.config.route.v3.RateLimit.Action.RequestHeaders"), repeated: false },
-        Field { number: 4, name: "remote_address", kind: FieldKind::Message("envoy.config.route.v3.RateLimit.Action.RemoteAddress"), repeated: false },
-        Field { number: 5, name: "generic_key", kind: FieldKind::Message("envoy.config.route.v3.RateLimit.Action.GenericKey"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RateLimit.Action.DestinationCluster", fields: &[
-    ] },
-    Shape { name: "envoy.config.route.v3.RateLimit.Action.GenericKey", fields: &[
-        Field { number: 1, name: "descriptor_value", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "descriptor_key", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RateLimit.Action.RemoteAddress", fields: &[
-    ] },
-    Shape { name: "envoy.config.route.v3.RateLimit.Action.RequestHeaders", fields: &[
-        Field { number: 1, name: "header_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "descriptor_key", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "skip_if_absent", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RateLimit.Action.SourceCluster", fields: &[
-    ] },
-    Shape { name: "envoy.config.route.v3.RedirectAction", fields: &[
-        Field { number: 1, name: "host_redirect", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "path_redirect", kind: FieldKind::Text, repeated: false },
-        Field { number: 5, name: "prefix_rewrite", kind: FieldKind::Text, repeated: false },
-        Field { number: 9, name: "regex_rewrite", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatchAndSubstitute"), repeated: false },
-        Field { number: 3, name: "response_code", kind: FieldKind::Signed, repeated: false },
-        Field { number: 4, name: "https_redirect", kind: FieldKind::Bool, repeated: false },
-        Field { number: 7, name: "scheme_redirect", kind: FieldKind::Text, repeated: false },
-        Field { number: 6, name: "strip_query", kind: FieldKind::Bool, repeated: false },
-        Field { number: 8, name: "port_redirect", kind: FieldKind::Unsigned, repeated: false },
     ] },
     Shape { name: "envoy.config.route.v3.RetryPolicy", fields: &[
         Field { number: 1, name: "retry_on", kind: FieldKind::Text, repeated: false },
@@ -737,40 +358,6 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 9, name: "retriable_headers", kind: FieldKind::Message("envoy.config.route.v3.HeaderMatcher"), repeated: true },
         Field { number: 10, name: "retriable_request_headers", kind: FieldKind::Message("envoy.config.route.v3.HeaderMatcher"), repeated: true },
         Field { number: 13, name: "per_try_idle_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RetryPolicy.RetryBackOff", fields: &[
-        Field { number: 1, name: "base_interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 2, name: "max_interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RetryPolicy.RetryHostPredicate", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RetryPolicy.RetryPriority", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.Route", fields: &[
-        Field { number: 1, name: "match", kind: FieldKind::Message("envoy.config.route.v3.RouteMatch"), repeated: false },
-        Field { number: 2, name: "route", kind: FieldKind::Message("envoy.config.route.v3.RouteAction"), repeated: false },
-        Field { number: 3, name: "redirect", kind: FieldKind::Message("envoy.config.route.v3.RedirectAction"), repeated: false },
-        Field { number: 7, name: "direct_response", kind: FieldKind::Message("envoy.config.route.v3.DirectResponseAction"), repeated: false },
-        Field { number: 17, name: "filter_action", kind: FieldKind::Message("envoy.config.route.v3.FilterAction"), repeated: false },
-        Field { number: 18, name: "non_forwarding_action", kind: FieldKind::Message("envoy.config.route.v3.NonForwardingAction"), repeated: false },
-        Field { number: 4, name: "metadata", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
-        Field { number: 5, name: "decorator", kind: FieldKind::Message("envoy.config.route.v3.Decorator"), repeated: false },
-        Field { number: 9, name: "request_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
-        Field { number: 10, name: "response_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
-        Field { number: 11, name: "response_headers_to_remove", kind: FieldKind::Text, repeated: true },
-        Field { number: 12, name: "request_headers_to_remove", kind: FieldKind::Text, repeated: true },
-        Field { number: 13, name: "typed_per_filter_config", kind: FieldKind::Map("envoy.config.route.v3.Route.TypedPerFilterConfigEntry"), repeated: true },
-        Field { number: 14, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 16, name: "per_request_buffer_limit_bytes", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 19, name: "stat_prefix", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.Route.TypedPerFilterConfigEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
     ] },
     Shape { name: "envoy.config.route.v3.RouteAction", fields: &[
         Field { number: 1, name: "cluster", kind: FieldKind::Text, repeated: false },
@@ -805,107 +392,6 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 40, name: "early_data_policy", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
         Field { number: 41, name: "path_rewrite_policy", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
     ] },
-    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy", fields: &[
-        Field { number: 1, name: "header", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.HashPolicy.Header"), repeated: false },
-        Field { number: 2, name: "cookie", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.HashPolicy.Cookie"), repeated: false },
-        Field { number: 3, name: "connection_properties", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties"), repeated: false },
-        Field { number: 5, name: "query_parameter", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter"), repeated: false },
-        Field { number: 6, name: "filter_state", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.HashPolicy.FilterState"), repeated: false },
-        Field { number: 4, name: "terminal", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties", fields: &[
-        Field { number: 1, name: "source_ip", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy.Cookie", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "ttl", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 3, name: "path", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "attributes", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy.FilterState", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy.Header", fields: &[
-        Field { number: 1, name: "header_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "regex_rewrite", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatchAndSubstitute"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteAction.MaxStreamDuration", fields: &[
-        Field { number: 1, name: "max_stream_duration", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 2, name: "grpc_timeout_header_max", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 3, name: "grpc_timeout_header_offset", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteAction.RequestMirrorPolicy", fields: &[
-        Field { number: 1, name: "cluster", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "runtime_fraction", kind: FieldKind::Message("envoy.config.core.v3.RuntimeFractionalPercent"), repeated: false },
-        Field { number: 4, name: "trace_sampled", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 5, name: "cluster_header", kind: FieldKind::Text, repeated: false },
-        Field { number: 6, name: "disable_shadow_host_suffix_append", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteAction.UpgradeConfig", fields: &[
-        Field { number: 1, name: "upgrade_type", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "enabled", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 3, name: "connect_config", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig", fields: &[
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteConfiguration", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "virtual_hosts", kind: FieldKind::Message("envoy.config.route.v3.VirtualHost"), repeated: true },
-        Field { number: 3, name: "internal_only_headers", kind: FieldKind::Text, repeated: true },
-        Field { number: 4, name: "response_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
-        Field { number: 5, name: "response_headers_to_remove", kind: FieldKind::Text, repeated: true },
-        Field { number: 6, name: "request_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
-        Field { number: 7, name: "validate_clusters", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 8, name: "request_headers_to_remove", kind: FieldKind::Text, repeated: true },
-        Field { number: 9, name: "vhds", kind: FieldKind::Message("envoy.config.route.v3.Vhds"), repeated: false },
-        Field { number: 10, name: "most_specific_header_mutations_wins", kind: FieldKind::Bool, repeated: false },
-        Field { number: 11, name: "max_direct_response_body_size_bytes", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 12, name: "cluster_specifier_plugins", kind: FieldKind::Message("envoy.config.route.v3.ClusterSpecifierPlugin"), repeated: true },
-        Field { number: 13, name: "request_mirror_policies", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.RequestMirrorPolicy"), repeated: true },
-        Field { number: 14, name: "ignore_port_in_host_matching", kind: FieldKind::Bool, repeated: false },
-        Field { number: 15, name: "ignore_path_parameters_in_path_matching", kind: FieldKind::Bool, repeated: false },
-        Field { number: 16, name: "typed_per_filter_config", kind: FieldKind::Map("envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteMatch", fields: &[
-        Field { number: 1, name: "prefix", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "path", kind: FieldKind::Text, repeated: false },
-        Field { number: 10, name: "safe_regex", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatcher"), repeated: false },
-        Field { number: 12, name: "connect_matcher", kind: FieldKind::Message("envoy.config.route.v3.RouteMatch.ConnectMatcher"), repeated: false },
-        Field { number: 14, name: "path_separated_prefix", kind: FieldKind::Text, repeated: false },
-        Field { number: 15, name: "path_match_policy", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
-        Field { number: 4, name: "case_sensitive", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 6, name: "headers", kind: FieldKind::Message("envoy.config.route.v3.HeaderMatcher"), repeated: true },
-        Field { number: 7, name: "query_parameters", kind: FieldKind::Message("envoy.config.route.v3.QueryParameterMatcher"), repeated: true },
-        Field { number: 8, name: "grpc", kind: FieldKind::Message("envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions"), repeated: false },
-        Field { number: 9, name: "runtime_fraction", kind: FieldKind::Message("envoy.config.core.v3.RuntimeFractionalPercent"), repeated: false },
-        Field { number: 11, name: "tls_context", kind: FieldKind::Message("envoy.config.route.v3.RouteMatch.TlsContextMatchOptions"), repeated: false },
-        Field { number: 13, name: "dynamic_metadata", kind: FieldKind::Message("envoy.type.matcher.v3.MetadataMatcher"), repeated: true },
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteMatch.ConnectMatcher", fields: &[
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions", fields: &[
-    ] },
-    Shape { name: "envoy.config.route.v3.RouteMatch.TlsContextMatchOptions", fields: &[
-        Field { number: 1, name: "presented", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 2, name: "validated", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.Vhds", fields: &[
-        Field { number: 1, name: "config_source", kind: FieldKind::Message("envoy.config.core.v3.ConfigSource"), repeated: false },
-    ] },
-    Shape { name: "envoy.config.route.v3.VirtualCluster", fields: &[
-        Field { number: 2, name: "name", kind: FieldKind::Text, repeated: false },
-    ] },
     Shape { name: "envoy.config.route.v3.VirtualHost", fields: &[
         Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
         Field { number: 2, name: "domains", kind: FieldKind::Text, repeated: true },
@@ -925,9 +411,196 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 19, name: "include_attempt_count_in_response", kind: FieldKind::Bool, repeated: false },
         Field { number: 22, name: "request_mirror_policies", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.RequestMirrorPolicy"), repeated: true },
     ] },
-    Shape { name: "envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry", fields: &[
+    Shape { name: "envoy.type.matcher.v3.ListMatcher", fields: &[
+        Field { number: 1, name: "one_of", kind: FieldKind::Message("envoy.type.matcher.v3.ValueMatcher"), repeated: false },
+    ] },
+    Shape { name: "envoy.type.matcher.v3.NodeMatcher", fields: &[
+        Field { number: 1, name: "node_id", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
+        Field { number: 2, name: "node_metadatas", kind: FieldKind::Bytes, repeated: true },
+    ] },
+    Shape { name: "envoy.type.matcher.v3.PathMatcher", fields: &[
+        Field { number: 1, name: "path", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
+    ] },
+    Shape { name: "envoy.type.v3.HashPolicy.SourceIp", fields: &[
+    ] },
+    Shape { name: "envoy.config.core.v3.RuntimeDouble", fields: &[
+        Field { number: 1, name: "default_value", kind: FieldKind::Float, repeated: false },
+        Field { number: 2, name: "runtime_key", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.RuntimeUInt32", fields: &[
+        Field { number: 2, name: "default_value", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 3, name: "runtime_key", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.SocketAddress", fields: &[
+        Field { number: 1, name: "protocol", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "address", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "port_value", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 4, name: "named_port", kind: FieldKind::Text, repeated: false },
+        Field { number: 5, name: "resolver_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 6, name: "ipv4_compat", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.rbac.v3.Principal.Set", fields: &[
+        Field { number: 1, name: "ids", kind: FieldKind::Message("envoy.config.rbac.v3.Principal"), repeated: true },
+    ] },
+    Shape { name: "envoy.config.route.v3.FilterAction", fields: &[
+        Field { number: 1, name: "action", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.FilterConfig", fields: &[
+        Field { number: 1, name: "config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+        Field { number: 2, name: "is_optional", kind: FieldKind::Bool, repeated: false },
+        Field { number: 3, name: "disabled", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.CheckRequest", fields: &[
+        Field { number: 1, name: "attributes", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext"), repeated: false },
+    ] },
+    Shape { name: "envoy.type.matcher.v3.RegexMatcher", fields: &[
+        Field { number: 1, name: "google_re2", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatcher.GoogleRE2"), repeated: false },
+        Field { number: 2, name: "regex", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.type.matcher.v3.ValueMatcher", fields: &[
+        Field { number: 1, name: "null_match", kind: FieldKind::Message("envoy.type.matcher.v3.ValueMatcher.NullMatch"), repeated: false },
+        Field { number: 3, name: "string_match", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
+        Field { number: 4, name: "bool_match", kind: FieldKind::Bool, repeated: false },
+        Field { number: 5, name: "present_match", kind: FieldKind::Bool, repeated: false },
+        Field { number: 6, name: "list_match", kind: FieldKind::Message("envoy.type.matcher.v3.ListMatcher"), repeated: false },
+    ] },
+    Shape { name: "google.protobuf.Struct.FieldsEntry", fields: &[
         Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Value"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.accesslog.v3.AccessLog", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.QueryParameter", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.LbEndpoint", fields: &[
+        Field { number: 1, name: "endpoint", kind: FieldKind::Message("envoy.config.endpoint.v3.Endpoint"), repeated: false },
+        Field { number: 5, name: "endpoint_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "health_status", kind: FieldKind::Signed, repeated: false },
+        Field { number: 3, name: "metadata", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
+        Field { number: 4, name: "load_balancing_weight", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.rbac.v3.Permission.Set", fields: &[
+        Field { number: 1, name: "rules", kind: FieldKind::Message("envoy.config.rbac.v3.Permission"), repeated: true },
+    ] },
+    Shape { name: "envoy.config.route.v3.HeaderMatcher", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "exact_match", kind: FieldKind::Text, repeated: false },
+        Field { number: 6, name: "range_match", kind: FieldKind::Message("envoy.type.v3.Int64Range"), repeated: false },
+        Field { number: 7, name: "present_match", kind: FieldKind::Bool, repeated: false },
+        Field { number: 9, name: "prefix_match", kind: FieldKind::Text, repeated: false },
+        Field { number: 10, name: "suffix_match", kind: FieldKind::Text, repeated: false },
+        Field { number: 11, name: "safe_regex_match", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatcher"), repeated: false },
+        Field { number: 12, name: "contains_match", kind: FieldKind::Text, repeated: false },
+        Field { number: 13, name: "string_match", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
+        Field { number: 8, name: "invert_match", kind: FieldKind::Bool, repeated: false },
+        Field { number: 14, name: "treat_missing_header_as_empty", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.CheckResponse", fields: &[
+        Field { number: 1, name: "status", kind: FieldKind::Message("google.rpc.Status"), repeated: false },
+        Field { number: 2, name: "denied_response", kind: FieldKind::Message("envoy.service.auth.v3.DeniedHttpResponse"), repeated: false },
+        Field { number: 3, name: "ok_response", kind: FieldKind::Message("envoy.service.auth.v3.OkHttpResponse"), repeated: false },
+        Field { number: 5, name: "error_response", kind: FieldKind::Message("envoy.service.auth.v3.DeniedHttpResponse"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.discovery.v3.Resource", fields: &[
+        Field { number: 1, name: "version", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "resource", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+        Field { number: 3, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "aliases", kind: FieldKind::Text, repeated: true },
+        Field { number: 6, name: "ttl", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+    ] },
+    Shape { name: "envoy.type.matcher.v3.StringMatcher", fields: &[
+        Field { number: 1, name: "exact", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "prefix", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "suffix", kind: FieldKind::Text, repeated: false },
+        Field { number: 5, name: "safe_regex", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatcher"), repeated: false },
+        Field { number: 7, name: "contains", kind: FieldKind::Text, repeated: false },
+        Field { number: 6, name: "ignore_case", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.ApiConfigSource", fields: &[
+        Field { number: 1, name: "api_type", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "cluster_names", kind: FieldKind::Text, repeated: true },
+        Field { number: 3, name: "refresh_delay", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 4, name: "grpc_services", kind: FieldKind::Message("envoy.config.core.v3.GrpcService"), repeated: true },
+        Field { number: 5, name: "request_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 7, name: "set_node_on_first_message_only", kind: FieldKind::Bool, repeated: false },
+        Field { number: 8, name: "transport_api_version", kind: FieldKind::Signed, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.AsyncDataSource", fields: &[
+        Field { number: 1, name: "local", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+        Field { number: 2, name: "remote", kind: FieldKind::Message("envoy.config.core.v3.RemoteDataSource"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.HealthStatusSet", fields: &[
+        Field { number: 1, name: "statuses", kind: FieldKind::Signed, repeated: true },
+    ] },
+    Shape { name: "envoy.config.core.v3.TransportSocket", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.listener.v3.ApiListener", fields: &[
+        Field { number: 1, name: "api_listener", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.listener.v3.FilterChain", fields: &[
+        Field { number: 1, name: "filter_chain_match", kind: FieldKind::Message("envoy.config.listener.v3.FilterChainMatch"), repeated: false },
+        Field { number: 3, name: "filters", kind: FieldKind::Message("envoy.config.listener.v3.Filter"), repeated: true },
+        Field { number: 4, name: "use_proxy_proto", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 5, name: "metadata", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
+        Field { number: 6, name: "transport_socket", kind: FieldKind::Message("envoy.config.core.v3.TransportSocket"), repeated: false },
+        Field { number: 7, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 9, name: "transport_socket_connect_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RedirectAction", fields: &[
+        Field { number: 1, name: "host_redirect", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "path_redirect", kind: FieldKind::Text, repeated: false },
+        Field { number: 5, name: "prefix_rewrite", kind: FieldKind::Text, repeated: false },
+        Field { number: 9, name: "regex_rewrite", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatchAndSubstitute"), repeated: false },
+        Field { number: 3, name: "response_code", kind: FieldKind::Signed, repeated: false },
+        Field { number: 4, name: "https_redirect", kind: FieldKind::Bool, repeated: false },
+        Field { number: 7, name: "scheme_redirect", kind: FieldKind::Text, repeated: false },
+        Field { number: 6, name: "strip_query", kind: FieldKind::Bool, repeated: false },
+        Field { number: 8, name: "port_redirect", kind: FieldKind::Unsigned, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.VirtualCluster", fields: &[
+        Field { number: 2, name: "name", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.OkHttpResponse", fields: &[
+        Field { number: 2, name: "headers", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 5, name: "headers_to_remove", kind: FieldKind::Text, repeated: true },
+        Field { number: 6, name: "response_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 7, name: "query_parameters_to_set", kind: FieldKind::Message("envoy.config.core.v3.QueryParameter"), repeated: true },
+        Field { number: 8, name: "query_parameters_to_remove", kind: FieldKind::Text, repeated: true },
+    ] },
+    Shape { name: "envoy.service.status.v3.ClientConfig", fields: &[
+        Field { number: 1, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
+        Field { number: 3, name: "generic_xds_configs", kind: FieldKind::Message("envoy.service.status.v3.ClientConfig.GenericXdsConfig"), repeated: true },
+    ] },
+    Shape { name: "envoy.type.v3.HashPolicy.FilterState", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.PathConfigSource", fields: &[
+        Field { number: 1, name: "path", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "watched_directory", kind: FieldKind::Message("envoy.config.core.v3.WatchedDirectory"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.RemoteDataSource", fields: &[
+        Field { number: 1, name: "http_uri", kind: FieldKind::Message("envoy.config.core.v3.HttpUri"), repeated: false },
+        Field { number: 2, name: "sha256", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.SelfConfigSource", fields: &[
+        Field { number: 1, name: "transport_api_version", kind: FieldKind::Signed, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.WatchedDirectory", fields: &[
+        Field { number: 1, name: "path", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.ClusterStats", fields: &[
+        Field { number: 1, name: "cluster_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "upstream_locality_stats", kind: FieldKind::Message("envoy.config.endpoint.v3.UpstreamLocalityStats"), repeated: true },
+        Field { number: 3, name: "total_dropped_requests", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 4, name: "load_report_interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 5, name: "dropped_requests", kind: FieldKind::Message("envoy.config.endpoint.v3.ClusterStats.DroppedRequests"), repeated: true },
+        Field { number: 6, name: "cluster_service_name", kind: FieldKind::Text, repeated: false },
     ] },
     Shape { name: "envoy.config.route.v3.WeightedCluster", fields: &[
         Field { number: 1, name: "clusters", kind: FieldKind::Message("envoy.config.route.v3.WeightedCluster.ClusterWeight"), repeated: true },
@@ -935,127 +608,406 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 3, name: "total_weight", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
         Field { number: 4, name: "header_name", kind: FieldKind::Text, repeated: false },
     ] },
-    Shape { name: "envoy.config.route.v3.WeightedCluster.ClusterWeight", fields: &[
+    Shape { name: "envoy.type.matcher.v3.MetadataMatcher", fields: &[
+        Field { number: 1, name: "filter", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "path", kind: FieldKind::Message("envoy.type.matcher.v3.MetadataMatcher.PathSegment"), repeated: true },
+        Field { number: 3, name: "value", kind: FieldKind::Message("envoy.type.matcher.v3.ValueMatcher"), repeated: false },
+        Field { number: 4, name: "invert", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.HeaderValueOption", fields: &[
+        Field { number: 1, name: "header", kind: FieldKind::Message("envoy.config.core.v3.HeaderValue"), repeated: false },
+        Field { number: 2, name: "append", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 3, name: "append_action", kind: FieldKind::Signed, repeated: false },
+        Field { number: 4, name: "keep_empty_value", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.KeepaliveSettings", fields: &[
+        Field { number: 1, name: "interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 2, name: "timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RateLimit.Action", fields: &[
+        Field { number: 1, name: "source_cluster", kind: FieldKind::Message("envoy.config.route.v3.RateLimit.Action.SourceCluster"), repeated: false },
+        Field { number: 2, name: "destination_cluster", kind: FieldKind::Message("envoy.config.route.v3.RateLimit.Action.DestinationCluster"), repeated: false },
+        Field { number: 3, name: "request_headers", kind: FieldKind::Message("envoy.config.route.v3.RateLimit.Action.RequestHeaders"), repeated: false },
+        Field { number: 4, name: "remote_address", kind: FieldKind::Message("envoy.config.route.v3.RateLimit.Action.RemoteAddress"), repeated: false },
+        Field { number: 5, name: "generic_key", kind: FieldKind::Message("envoy.config.route.v3.RateLimit.Action.GenericKey"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext", fields: &[
+        Field { number: 1, name: "source", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.Peer"), repeated: false },
+        Field { number: 2, name: "destination", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.Peer"), repeated: false },
+        Field { number: 4, name: "request", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.Request"), repeated: false },
+        Field { number: 10, name: "context_extensions", kind: FieldKind::Map("envoy.service.auth.v3.AttributeContext.ContextExtensionsEntry"), repeated: true },
+        Field { number: 12, name: "tls_session", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.TLSSession"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.CircuitBreakers", fields: &[
+        Field { number: 1, name: "thresholds", kind: FieldKind::Message("envoy.config.cluster.v3.CircuitBreakers.Thresholds"), repeated: true },
+        Field { number: 2, name: "per_host_thresholds", kind: FieldKind::Message("envoy.config.cluster.v3.CircuitBreakers.Thresholds"), repeated: true },
+    ] },
+    Shape { name: "envoy.config.core.v3.RuntimeFeatureFlag", fields: &[
+        Field { number: 1, name: "default_value", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 2, name: "runtime_key", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.listener.v3.ListenerFilter", fields: &[
         Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "weight", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 3, name: "metadata_match", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
-        Field { number: 4, name: "request_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
-        Field { number: 5, name: "response_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
-        Field { number: 6, name: "response_headers_to_remove", kind: FieldKind::Text, repeated: true },
-        Field { number: 9, name: "request_headers_to_remove", kind: FieldKind::Text, repeated: true },
-        Field { number: 10, name: "typed_per_filter_config", kind: FieldKind::Map("envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry"), repeated: true },
-        Field { number: 11, name: "host_rewrite_literal", kind: FieldKind::Text, repeated: false },
-        Field { number: 12, name: "cluster_header", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+        Field { number: 5, name: "config_discovery", kind: FieldKind::Message("envoy.config.core.v3.ExtensionConfigSource"), repeated: false },
+        Field { number: 4, name: "filter_disabled", kind: FieldKind::Message("envoy.config.listener.v3.ListenerFilterChainMatchPredicate"), repeated: false },
     ] },
-    Shape { name: "envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry", fields: &[
+    Shape { name: "envoy.config.rbac.v3.RBAC.PoliciesEntry", fields: &[
         Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("envoy.config.rbac.v3.Policy"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.common.ratelimit.v3.LocalRateLimitDescriptor", fields: &[
-        Field { number: 1, name: "entries", kind: FieldKind::Message("envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry"), repeated: true },
-        Field { number: 2, name: "token_bucket", kind: FieldKind::Message("envoy.type.v3.TokenBucket"), repeated: false },
+    Shape { name: "envoy.type.matcher.v3.ListStringMatcher", fields: &[
+        Field { number: 1, name: "patterns", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: true },
     ] },
-    Shape { name: "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor", fields: &[
-        Field { number: 1, name: "entries", kind: FieldKind::Message("envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry"), repeated: true },
+    Shape { name: "envoy.config.cluster.v3.OutlierDetection", fields: &[
+        Field { number: 1, name: "consecutive_5xx", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 2, name: "interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 3, name: "base_ejection_time", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 4, name: "max_ejection_percent", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 5, name: "enforcing_consecutive_5xx", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 6, name: "enforcing_success_rate", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 7, name: "success_rate_minimum_hosts", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 8, name: "success_rate_request_volume", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 9, name: "success_rate_stdev_factor", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 10, name: "consecutive_gateway_failure", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 11, name: "enforcing_consecutive_gateway_failure", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 12, name: "split_external_local_origin_errors", kind: FieldKind::Bool, repeated: false },
+        Field { number: 13, name: "consecutive_local_origin_failure", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 14, name: "enforcing_consecutive_local_origin_failure", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 15, name: "enforcing_local_origin_success_rate", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 16, name: "failure_percentage_threshold", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 17, name: "enforcing_failure_percentage", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 21, name: "max_ejection_time", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 23, name: "successful_active_health_check_uneject_host", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+    Shape { name: "envoy.config.core.v3.GrpcProtocolOptions", fields: &[
+        Field { number: 1, name: "http2_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http2ProtocolOptions"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.compression.brotli.compressor.v3.Brotli", fields: &[
-        Field { number: 1, name: "quality", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 3, name: "window_bits", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 5, name: "chunk_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    Shape { name: "envoy.config.core.v3.HealthCheck.Payload", fields: &[
+        Field { number: 1, name: "text", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "binary", kind: FieldKind::Bytes, repeated: false },
     ] },
-    Shape { name: "envoy.extensions.compression.gzip.compressor.v3.Gzip", fields: &[
-        Field { number: 1, name: "memory_level", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 2, name: "compression_level", kind: FieldKind::Signed, repeated: false },
-        Field { number: 4, name: "window_bits", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 5, name: "chunk_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    Shape { name: "envoy.config.core.v3.HttpProtocolOptions", fields: &[
+        Field { number: 1, name: "idle_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 2, name: "max_headers_count", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 3, name: "max_connection_duration", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 4, name: "max_stream_duration", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 5, name: "headers_with_underscores_action", kind: FieldKind::Signed, repeated: false },
+        Field { number: 6, name: "max_requests_per_connection", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 7, name: "max_response_headers_kb", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.compression.zstd.compressor.v3.Zstd", fields: &[
-        Field { number: 1, name: "compression_level", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 2, name: "enable_checksum", kind: FieldKind::Bool, repeated: false },
-        Field { number: 5, name: "chunk_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    Shape { name: "envoy.config.route.v3.RouteConfiguration", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "virtual_hosts", kind: FieldKind::Message("envoy.config.route.v3.VirtualHost"), repeated: true },
+        Field { number: 3, name: "internal_only_headers", kind: FieldKind::Text, repeated: true },
+        Field { number: 4, name: "response_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 5, name: "response_headers_to_remove", kind: FieldKind::Text, repeated: true },
+        Field { number: 6, name: "request_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 7, name: "validate_clusters", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 8, name: "request_headers_to_remove", kind: FieldKind::Text, repeated: true },
+        Field { number: 9, name: "vhds", kind: FieldKind::Message("envoy.config.route.v3.Vhds"), repeated: false },
+        Field { number: 10, name: "most_specific_header_mutations_wins", kind: FieldKind::Bool, repeated: false },
+        Field { number: 11, name: "max_direct_response_body_size_bytes", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 12, name: "cluster_specifier_plugins", kind: FieldKind::Message("envoy.config.route.v3.ClusterSpecifierPlugin"), repeated: true },
+        Field { number: 13, name: "request_mirror_policies", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.RequestMirrorPolicy"), repeated: true },
+        Field { number: 14, name: "ignore_port_in_host_matching", kind: FieldKind::Bool, repeated: false },
+        Field { number: 15, name: "ignore_path_parameters_in_path_matching", kind: FieldKind::Bool, repeated: false },
+        Field { number: 16, name: "typed_per_filter_config", kind: FieldKind::Map("envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry"), repeated: true },
     ] },
-    Shape { name: "envoy.extensions.filters.common.fault.v3.FaultDelay", fields: &[
-        Field { number: 3, name: "fixed_delay", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 5, name: "header_delay", kind: FieldKind::Message("envoy.extensions.filters.common.fault.v3.FaultDelay.HeaderDelay"), repeated: false },
-        Field { number: 4, name: "percentage", kind: FieldKind::Message("envoy.type.v3.FractionalPercent"), repeated: false },
+    Shape { name: "envoy.extensions.filters.http.lua.v3.Lua", fields: &[
+        Field { number: 3, name: "default_source_code", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.common.fault.v3.FaultDelay.HeaderDelay", fields: &[
+    Shape { name: "envoy.service.auth.v3.DeniedHttpResponse", fields: &[
+        Field { number: 1, name: "status", kind: FieldKind::Message("envoy.type.v3.HttpStatus"), repeated: false },
+        Field { number: 2, name: "headers", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 3, name: "body", kind: FieldKind::Text, repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.common.fault.v3.FaultRateLimit", fields: &[
-        Field { number: 1, name: "fixed_limit", kind: FieldKind::Message("envoy.extensions.filters.common.fault.v3.FaultRateLimit.FixedLimit"), repeated: false },
-        Field { number: 3, name: "header_limit", kind: FieldKind::Message("envoy.extensions.filters.common.fault.v3.FaultRateLimit.HeaderLimit"), repeated: false },
-        Field { number: 2, name: "percentage", kind: FieldKind::Message("envoy.type.v3.FractionalPercent"), repeated: false },
+    Shape { name: "envoy.config.core.v3.EnvoyInternalAddress", fields: &[
+        Field { number: 1, name: "server_listener_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "endpoint_id", kind: FieldKind::Text, repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.common.fault.v3.FaultRateLimit.FixedLimit", fields: &[
-        Field { number: 1, name: "limit_kbps", kind: FieldKind::Unsigned, repeated: false },
+    Shape { name: "envoy.config.core.v3.Http1ProtocolOptions", fields: &[
+        Field { number: 1, name: "allow_absolute_url", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 2, name: "accept_http_10", kind: FieldKind::Bool, repeated: false },
+        Field { number: 3, name: "default_host_for_http_10", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "header_key_format", kind: FieldKind::Message("envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat"), repeated: false },
+        Field { number: 5, name: "enable_trailers", kind: FieldKind::Bool, repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.common.fault.v3.FaultRateLimit.HeaderLimit", fields: &[
+    Shape { name: "envoy.config.core.v3.Http2ProtocolOptions", fields: &[
+        Field { number: 2, name: "max_concurrent_streams", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 3, name: "initial_stream_window_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 4, name: "initial_connection_window_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 5, name: "allow_connect", kind: FieldKind::Bool, repeated: false },
+        Field { number: 15, name: "connection_keepalive", kind: FieldKind::Message("envoy.config.core.v3.KeepaliveSettings"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth", fields: &[
-        Field { number: 1, name: "credentials", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.Credential"), repeated: true },
-        Field { number: 2, name: "key_sources", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.KeySource"), repeated: true },
-        Field { number: 3, name: "forwarding", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.Forwarding"), repeated: false },
+    Shape { name: "envoy.config.core.v3.TypedExtensionConfig", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuthPerRoute", fields: &[
-        Field { number: 1, name: "credentials", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.Credential"), repeated: true },
-        Field { number: 2, name: "key_sources", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.KeySource"), repeated: true },
-        Field { number: 3, name: "allowed_clients", kind: FieldKind::Text, repeated: true },
-        Field { number: 4, name: "forwarding", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.Forwarding"), repeated: false },
+    Shape { name: "envoy.config.listener.v3.FilterChainMatch", fields: &[
+        Field { number: 3, name: "prefix_ranges", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: true },
+        Field { number: 4, name: "address_suffix", kind: FieldKind::Text, repeated: false },
+        Field { number: 5, name: "suffix_len", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 6, name: "source_prefix_ranges", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: true },
+        Field { number: 7, name: "source_ports", kind: FieldKind::Unsigned, repeated: true },
+        Field { number: 8, name: "destination_port", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 9, name: "transport_protocol", kind: FieldKind::Text, repeated: false },
+        Field { number: 10, name: "application_protocols", kind: FieldKind::Text, repeated: true },
+        Field { number: 11, name: "server_names", kind: FieldKind::Text, repeated: true },
+        Field { number: 12, name: "source_type", kind: FieldKind::Signed, repeated: false },
+        Field { number: 13, name: "direct_source_prefix_ranges", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: true },
     ] },
-    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.Credential", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "client", kind: FieldKind::Text, repeated: false },
+    Shape { name: "envoy.config.route.v3.NonForwardingAction", fields: &[
     ] },
-    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.Forwarding", fields: &[
-        Field { number: 1, name: "header", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "hide_credentials", kind: FieldKind::Bool, repeated: false },
+    Shape { name: "envoy.config.core.v3.ExtensionConfigSource", fields: &[
+        Field { number: 1, name: "config_source", kind: FieldKind::Message("envoy.config.core.v3.ConfigSource"), repeated: false },
+        Field { number: 2, name: "default_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+        Field { number: 3, name: "apply_default_config_without_warming", kind: FieldKind::Bool, repeated: false },
+        Field { number: 4, name: "type_urls", kind: FieldKind::Text, repeated: true },
     ] },
-    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.KeySource", fields: &[
-        Field { number: 1, name: "header", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "query", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "cookie", kind: FieldKind::Text, repeated: false },
+    Shape { name: "envoy.config.core.v3.GrpcService.EnvoyGrpc", fields: &[
+        Field { number: 1, name: "cluster_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "authority", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.listener.v3.AdditionalAddress", fields: &[
+        Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.DirectResponseAction", fields: &[
+        Field { number: 1, name: "status", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 2, name: "body", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.cors.v3.Cors", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.filters.http.rbac.v3.RBAC", fields: &[
+        Field { number: 1, name: "rules", kind: FieldKind::Message("envoy.config.rbac.v3.RBAC"), repeated: false },
+        Field { number: 2, name: "shadow_rules", kind: FieldKind::Message("envoy.config.rbac.v3.RBAC"), repeated: false },
+        Field { number: 3, name: "shadow_rules_stat_prefix", kind: FieldKind::Text, repeated: false },
+        Field { number: 6, name: "rules_stat_prefix", kind: FieldKind::Text, repeated: false },
+        Field { number: 7, name: "track_per_rule_stats", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.LoadBalancingPolicy", fields: &[
+        Field { number: 1, name: "policies", kind: FieldKind::Message("envoy.config.cluster.v3.LoadBalancingPolicy.Policy"), repeated: true },
+    ] },
+    Shape { name: "envoy.config.core.v3.AggregatedConfigSource", fields: &[
+    ] },
+    Shape { name: "envoy.config.core.v3.GrpcService.GoogleGrpc", fields: &[
+        Field { number: 1, name: "target_uri", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "stat_prefix", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.QueryParameterMatcher", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 5, name: "string_match", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
+        Field { number: 6, name: "present_match", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.Peer", fields: &[
+        Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
+        Field { number: 2, name: "service", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "labels", kind: FieldKind::Map("envoy.service.auth.v3.AttributeContext.Peer.LabelsEntry"), repeated: true },
+        Field { number: 4, name: "principal", kind: FieldKind::Text, repeated: false },
+        Field { number: 5, name: "certificate", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.service.discovery.v3.DiscoveryRequest", fields: &[
+        Field { number: 1, name: "version_info", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
+        Field { number: 3, name: "resource_names", kind: FieldKind::Text, repeated: true },
+        Field { number: 4, name: "type_url", kind: FieldKind::Text, repeated: false },
+        Field { number: 5, name: "response_nonce", kind: FieldKind::Text, repeated: false },
+        Field { number: 6, name: "error_detail", kind: FieldKind::Message("google.rpc.Status"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.status.v3.ClientStatusRequest", fields: &[
+        Field { number: 1, name: "node_matchers", kind: FieldKind::Message("envoy.type.matcher.v3.NodeMatcher"), repeated: true },
+        Field { number: 2, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
+        Field { number: 3, name: "exclude_resource_contents", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.LocalityLbEndpoints", fields: &[
+        Field { number: 1, name: "locality", kind: FieldKind::Message("envoy.config.core.v3.Locality"), repeated: false },
+        Field { number: 2, name: "lb_endpoints", kind: FieldKind::Message("envoy.config.endpoint.v3.LbEndpoint"), repeated: true },
+        Field { number: 3, name: "load_balancing_weight", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 5, name: "priority", kind: FieldKind::Unsigned, repeated: false },
+    ] },
+    Shape { name: "envoy.config.rbac.v3.Principal.Authenticated", fields: &[
+        Field { number: 2, name: "principal_name", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.ClusterSpecifierPlugin", fields: &[
+        Field { number: 1, name: "extension", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
+        Field { number: 2, name: "is_optional", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.InternalRedirectPolicy", fields: &[
+        Field { number: 1, name: "max_internal_redirects", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 2, name: "redirect_response_codes", kind: FieldKind::Unsigned, repeated: true },
+        Field { number: 4, name: "allow_cross_scheme_redirect", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy", fields: &[
+        Field { number: 1, name: "header", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.HashPolicy.Header"), repeated: false },
+        Field { number: 2, name: "cookie", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.HashPolicy.Cookie"), repeated: false },
+        Field { number: 3, name: "connection_properties", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties"), repeated: false },
+        Field { number: 5, name: "query_parameter", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter"), repeated: false },
+        Field { number: 6, name: "filter_state", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.HashPolicy.FilterState"), repeated: false },
+        Field { number: 4, name: "terminal", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.service.discovery.v3.DiscoveryResponse", fields: &[
+        Field { number: 1, name: "version_info", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "resources", kind: FieldKind::Message("google.protobuf.Any"), repeated: true },
+        Field { number: 4, name: "type_url", kind: FieldKind::Text, repeated: false },
+        Field { number: 5, name: "nonce", kind: FieldKind::Text, repeated: false },
+        Field { number: 6, name: "control_plane", kind: FieldKind::Message("envoy.config.core.v3.ControlPlane"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.load_stats.v3.LoadStatsRequest", fields: &[
+        Field { number: 1, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
+        Field { number: 2, name: "cluster_stats", kind: FieldKind::Message("envoy.config.endpoint.v3.ClusterStats"), repeated: true },
+    ] },
+    Shape { name: "envoy.service.status.v3.ClientStatusResponse", fields: &[
+        Field { number: 1, name: "config", kind: FieldKind::Message("envoy.service.status.v3.ClientConfig"), repeated: true },
+    ] },
+    Shape { name: "envoy.type.matcher.v3.RegexMatcher.GoogleRE2", fields: &[
+        Field { number: 1, name: "max_program_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    ] },
+    Shape { name: "envoy.type.matcher.v3.ValueMatcher.NullMatch", fields: &[
+    ] },
+    Shape { name: "envoy.config.core.v3.RuntimeFractionalPercent", fields: &[
+        Field { number: 1, name: "default_value", kind: FieldKind::Message("envoy.type.v3.FractionalPercent"), repeated: false },
+        Field { number: 2, name: "runtime_key", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.SubstitutionFormatString", fields: &[
+        Field { number: 1, name: "text_format", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "json_format", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
+        Field { number: 5, name: "text_format_source", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+        Field { number: 3, name: "omit_empty_values", kind: FieldKind::Bool, repeated: false },
+        Field { number: 4, name: "content_type", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.network.rbac.v3.RBAC", fields: &[
+        Field { number: 1, name: "rules", kind: FieldKind::Message("envoy.config.rbac.v3.RBAC"), repeated: false },
+        Field { number: 2, name: "shadow_rules", kind: FieldKind::Message("envoy.config.rbac.v3.RBAC"), repeated: false },
+        Field { number: 3, name: "stat_prefix", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "enforcement_type", kind: FieldKind::Signed, repeated: false },
+        Field { number: 5, name: "shadow_rules_stat_prefix", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.service.load_stats.v3.LoadStatsResponse", fields: &[
+        Field { number: 1, name: "clusters", kind: FieldKind::Text, repeated: true },
+        Field { number: 2, name: "load_reporting_interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 3, name: "report_endpoint_granularity", kind: FieldKind::Bool, repeated: false },
+        Field { number: 4, name: "send_all_clusters", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.type.matcher.v3.RegexMatchAndSubstitute", fields: &[
+        Field { number: 1, name: "pattern", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatcher"), repeated: false },
+        Field { number: 2, name: "substitution", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.Cluster.CommonLbConfig", fields: &[
+        Field { number: 1, name: "healthy_panic_threshold", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
+        Field { number: 2, name: "zone_aware_lb_config", kind: FieldKind::Message("envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig"), repeated: false },
+        Field { number: 3, name: "locality_weighted_lb_config", kind: FieldKind::Message("envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig"), repeated: false },
+        Field { number: 4, name: "update_merge_window", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 5, name: "ignore_new_hosts_until_first_hc", kind: FieldKind::Bool, repeated: false },
+        Field { number: 6, name: "close_connections_on_host_set_change", kind: FieldKind::Bool, repeated: false },
+        Field { number: 7, name: "consistent_hashing_lb_config", kind: FieldKind::Message("envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig"), repeated: false },
+        Field { number: 8, name: "override_host_status", kind: FieldKind::Message("envoy.config.core.v3.HealthStatusSet"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.Cluster.LbSubsetConfig", fields: &[
+        Field { number: 1, name: "fallback_policy", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "default_subset", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
+        Field { number: 3, name: "subset_selectors", kind: FieldKind::Message("envoy.config.cluster.v3.Cluster.LbSubsetConfig.LbSubsetSelector"), repeated: true },
+        Field { number: 4, name: "locality_weight_aware", kind: FieldKind::Bool, repeated: false },
+        Field { number: 5, name: "scale_locality_weight", kind: FieldKind::Bool, repeated: false },
+        Field { number: 6, name: "panic_mode_any", kind: FieldKind::Bool, repeated: false },
+        Field { number: 7, name: "list_as_any", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.Cluster.MaglevLbConfig", fields: &[
+        Field { number: 1, name: "table_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.ClusterLoadAssignment", fields: &[
+        Field { number: 1, name: "cluster_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "endpoints", kind: FieldKind::Message("envoy.config.endpoint.v3.LocalityLbEndpoints"), repeated: true },
+        Field { number: 4, name: "policy", kind: FieldKind::Message("envoy.config.endpoint.v3.ClusterLoadAssignment.Policy"), repeated: false },
+        Field { number: 5, name: "named_endpoints", kind: FieldKind::Map("envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry"), repeated: true },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.UpstreamEndpointStats", fields: &[
+        Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
+        Field { number: 2, name: "total_successful_requests", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 3, name: "total_requests_in_progress", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 4, name: "total_error_requests", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 7, name: "total_issued_requests", kind: FieldKind::Unsigned, repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.UpstreamLocalityStats", fields: &[
+        Field { number: 1, name: "locality", kind: FieldKind::Message("envoy.config.core.v3.Locality"), repeated: false },
+        Field { number: 2, name: "total_successful_requests", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 3, name: "total_requests_in_progress", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 4, name: "total_error_requests", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 6, name: "priority", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 7, name: "upstream_endpoint_stats", kind: FieldKind::Message("envoy.config.endpoint.v3.UpstreamEndpointStats"), repeated: true },
+        Field { number: 8, name: "total_issued_requests", kind: FieldKind::Unsigned, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RetryPolicy.RetryBackOff", fields: &[
+        Field { number: 1, name: "base_interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 2, name: "max_interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.http.buffer.v3.Buffer", fields: &[
         Field { number: 1, name: "max_request_bytes", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.buffer.v3.BufferPerRoute", fields: &[
-        Field { number: 1, name: "disabled", kind: FieldKind::Bool, repeated: false },
-        Field { number: 2, name: "buffer", kind: FieldKind::Message("envoy.extensions.filters.http.buffer.v3.Buffer"), repeated: false },
+    Shape { name: "envoy.extensions.filters.http.router.v3.Router", fields: &[
+        Field { number: 1, name: "dynamic_stats", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 2, name: "start_child_span", kind: FieldKind::Bool, repeated: false },
+        Field { number: 4, name: "suppress_envoy_headers", kind: FieldKind::Bool, repeated: false },
+        Field { number: 5, name: "strict_check_headers", kind: FieldKind::Text, repeated: true },
+        Field { number: 6, name: "respect_expected_rq_timeout", kind: FieldKind::Bool, repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.compressor.v3.Compressor", fields: &[
-        Field { number: 6, name: "compressor_library", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
-        Field { number: 7, name: "request_direction_config", kind: FieldKind::Message("envoy.extensions.filters.http.compressor.v3.Compressor.RequestDirectionConfig"), repeated: false },
-        Field { number: 8, name: "response_direction_config", kind: FieldKind::Message("envoy.extensions.filters.http.compressor.v3.Compressor.ResponseDirectionConfig"), repeated: false },
-        Field { number: 9, name: "choose_first", kind: FieldKind::Bool, repeated: false },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.Request", fields: &[
+        Field { number: 1, name: "time", kind: FieldKind::Message("google.protobuf.Timestamp"), repeated: false },
+        Field { number: 2, name: "http", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.HttpRequest"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.compressor.v3.Compressor.CommonDirectionConfig", fields: &[
-        Field { number: 1, name: "enabled", kind: FieldKind::Message("envoy.config.core.v3.RuntimeFeatureFlag"), repeated: false },
-        Field { number: 2, name: "min_content_length", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 3, name: "content_type", kind: FieldKind::Text, repeated: true },
+    Shape { name: "envoy.config.cluster.v3.Cluster.SlowStartConfig", fields: &[
+        Field { number: 1, name: "slow_start_window", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 2, name: "aggression", kind: FieldKind::Message("envoy.config.core.v3.RuntimeDouble"), repeated: false },
+        Field { number: 3, name: "min_weight_percent", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.compressor.v3.Compressor.RequestDirectionConfig", fields: &[
-        Field { number: 1, name: "common_config", kind: FieldKind::Message("envoy.extensions.filters.http.compressor.v3.Compressor.CommonDirectionConfig"), repeated: false },
+    Shape { name: "envoy.config.core.v3.HealthCheck.TcpHealthCheck", fields: &[
+        Field { number: 1, name: "send", kind: FieldKind::Message("envoy.config.core.v3.HealthCheck.Payload"), repeated: false },
+        Field { number: 2, name: "receive", kind: FieldKind::Message("envoy.config.core.v3.HealthCheck.Payload"), repeated: true },
     ] },
-    Shape { name: "envoy.extensions.filters.http.compressor.v3.Compressor.ResponseDirectionConfig", fields: &[
-        Field { number: 1, name: "common_config", kind: FieldKind::Message("envoy.extensions.filters.http.compressor.v3.Compressor.CommonDirectionConfig"), repeated: false },
-        Field { number: 2, name: "disable_on_etag_header", kind: FieldKind::Bool, repeated: false },
-        Field { number: 3, name: "remove_accept_encoding_header", kind: FieldKind::Bool, repeated: false },
+    Shape { name: "envoy.config.core.v3.SchemeHeaderTransformation", fields: &[
+        Field { number: 1, name: "scheme_to_overwrite", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "match_upstream", kind: FieldKind::Bool, repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.compressor.v3.CompressorOverrides", fields: &[
-        Field { number: 1, name: "response_direction_config", kind: FieldKind::Message("envoy.extensions.filters.http.compressor.v3.ResponseDirectionOverrides"), repeated: false },
+    Shape { name: "envoy.config.route.v3.RetryPolicy.RetryPriority", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute", fields: &[
-        Field { number: 1, name: "disabled", kind: FieldKind::Bool, repeated: false },
-        Field { number: 2, name: "overrides", kind: FieldKind::Message("envoy.extensions.filters.http.compressor.v3.CompressorOverrides"), repeated: false },
+    Shape { name: "envoy.config.route.v3.RouteAction.UpgradeConfig", fields: &[
+        Field { number: 1, name: "upgrade_type", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "enabled", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 3, name: "connect_config", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.compressor.v3.ResponseDirectionOverrides", fields: &[
-        Field { number: 1, name: "remove_accept_encoding_header", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+    Shape { name: "envoy.config.route.v3.RouteMatch.ConnectMatcher", fields: &[
     ] },
-    Shape { name: "envoy.extensions.filters.http.cors.v3.Cors", fields: &[
+    Shape { name: "envoy.config.cluster.v3.Cluster.EdsClusterConfig", fields: &[
+        Field { number: 1, name: "eds_config", kind: FieldKind::Message("envoy.config.core.v3.ConfigSource"), repeated: false },
+        Field { number: 2, name: "service_name", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.Cluster.RingHashLbConfig", fields: &[
+        Field { number: 1, name: "minimum_ring_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
+        Field { number: 3, name: "hash_function", kind: FieldKind::Signed, repeated: false },
+        Field { number: 4, name: "maximum_ring_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.HealthCheck.GrpcHealthCheck", fields: &[
+        Field { number: 1, name: "service_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "authority", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "initial_metadata", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+    ] },
+    Shape { name: "envoy.config.core.v3.HealthCheck.HttpHealthCheck", fields: &[
+        Field { number: 1, name: "host", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "path", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "send", kind: FieldKind::Message("envoy.config.core.v3.HealthCheck.Payload"), repeated: false },
+        Field { number: 4, name: "receive", kind: FieldKind::Message("envoy.config.core.v3.HealthCheck.Payload"), repeated: true },
+        Field { number: 6, name: "request_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 8, name: "request_headers_to_remove", kind: FieldKind::Text, repeated: true },
+        Field { number: 9, name: "expected_statuses", kind: FieldKind::Message("envoy.type.v3.Int64Range"), repeated: true },
+        Field { number: 10, name: "codec_client_type", kind: FieldKind::Signed, repeated: false },
+        Field { number: 12, name: "retriable_statuses", kind: FieldKind::Message("envoy.type.v3.Int64Range"), repeated: true },
+        Field { number: 13, name: "method", kind: FieldKind::Signed, repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.UpstreamHttpProtocolOptions", fields: &[
+        Field { number: 1, name: "auto_sni", kind: FieldKind::Bool, repeated: false },
+        Field { number: 2, name: "auto_san_validation", kind: FieldKind::Bool, repeated: false },
+        Field { number: 3, name: "override_auto_sni_header", kind: FieldKind::Text, repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.http.cors.v3.CorsPolicy", fields: &[
         Field { number: 1, name: "allow_origin_string_match", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: true },
@@ -1074,32 +1026,141 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 2, name: "shadow_enabled", kind: FieldKind::Message("envoy.config.core.v3.RuntimeFractionalPercent"), repeated: false },
         Field { number: 3, name: "additional_origins", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: true },
     ] },
-    Shape { name: "envoy.extensions.filters.http.ext_authz.v3.AuthorizationRequest", fields: &[
-        Field { number: 1, name: "allowed_headers", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
-        Field { number: 2, name: "headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValue"), repeated: true },
+    Shape { name: "envoy.extensions.filters.http.fault.v3.HTTPFault", fields: &[
+        Field { number: 1, name: "delay", kind: FieldKind::Message("envoy.extensions.filters.common.fault.v3.FaultDelay"), repeated: false },
+        Field { number: 2, name: "abort", kind: FieldKind::Message("envoy.extensions.filters.http.fault.v3.FaultAbort"), repeated: false },
+        Field { number: 3, name: "upstream_cluster", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "headers", kind: FieldKind::Message("envoy.config.route.v3.HeaderMatcher"), repeated: true },
+        Field { number: 5, name: "downstream_nodes", kind: FieldKind::Text, repeated: true },
+        Field { number: 6, name: "max_active_faults", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 7, name: "response_rate_limit", kind: FieldKind::Message("envoy.extensions.filters.common.fault.v3.FaultRateLimit"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.ext_authz.v3.AuthorizationResponse", fields: &[
-        Field { number: 1, name: "allowed_upstream_headers", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
-        Field { number: 2, name: "allowed_client_headers", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
-        Field { number: 3, name: "allowed_upstream_headers_to_append", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
-        Field { number: 4, name: "allowed_client_headers_on_success", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
-        Field { number: 5, name: "dynamic_metadata_from_headers", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.Secret", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "tls_certificate", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.TlsCertificate"), repeated: false },
+        Field { number: 4, name: "validation_context", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext"), repeated: false },
+        Field { number: 5, name: "generic_secret", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.GenericSecret"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.ext_authz.v3.BufferSettings", fields: &[
-        Field { number: 1, name: "max_request_bytes", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 2, name: "allow_partial_message", kind: FieldKind::Bool, repeated: false },
-        Field { number: 3, name: "pack_as_bytes", kind: FieldKind::Bool, repeated: false },
+    Shape { name: "envoy.service.discovery.v3.DeltaDiscoveryRequest", fields: &[
+        Field { number: 1, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
+        Field { number: 2, name: "type_url", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "resource_names_subscribe", kind: FieldKind::Text, repeated: true },
+        Field { number: 4, name: "resource_names_unsubscribe", kind: FieldKind::Text, repeated: true },
+        Field { number: 5, name: "initial_resource_versions", kind: FieldKind::Map("envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry"), repeated: true },
+        Field { number: 6, name: "response_nonce", kind: FieldKind::Text, repeated: false },
+        Field { number: 7, name: "error_detail", kind: FieldKind::Message("google.rpc.Status"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.ext_authz.v3.CheckSettings", fields: &[
-        Field { number: 1, name: "context_extensions", kind: FieldKind::Map("envoy.extensions.filters.http.ext_authz.v3.CheckSettings.ContextExtensionsEntry"), repeated: true },
-        Field { number: 2, name: "disable_request_body_buffering", kind: FieldKind::Bool, repeated: false },
-        Field { number: 3, name: "with_request_body", kind: FieldKind::Message("envoy.extensions.filters.http.ext_authz.v3.BufferSettings"), repeated: false },
-        Field { number: 4, name: "grpc_service", kind: FieldKind::Message("envoy.config.core.v3.GrpcService"), repeated: false },
-        Field { number: 5, name: "http_service", kind: FieldKind::Message("envoy.extensions.filters.http.ext_authz.v3.HttpService"), repeated: false },
+    Shape { name: "envoy.config.cluster.v3.Cluster.CustomClusterType", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.ext_authz.v3.CheckSettings.ContextExtensionsEntry", fields: &[
+    Shape { name: "envoy.config.core.v3.Metadata.FilterMetadataEntry", fields: &[
         Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RateLimit.Action.GenericKey", fields: &[
+        Field { number: 1, name: "descriptor_value", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "descriptor_key", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.fault.v3.FaultAbort", fields: &[
+        Field { number: 2, name: "http_status", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 4, name: "header_abort", kind: FieldKind::Message("envoy.extensions.filters.http.fault.v3.FaultAbort.HeaderAbort"), repeated: false },
+        Field { number: 5, name: "grpc_status", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 3, name: "percentage", kind: FieldKind::Message("envoy.type.v3.FractionalPercent"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", fields: &[
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.TLSSession", fields: &[
+        Field { number: 1, name: "sni", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.service.discovery.v3.DeltaDiscoveryResponse", fields: &[
+        Field { number: 1, name: "system_version_info", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "resources", kind: FieldKind::Message("envoy.service.discovery.v3.Resource"), repeated: true },
+        Field { number: 4, name: "type_url", kind: FieldKind::Text, repeated: false },
+        Field { number: 5, name: "nonce", kind: FieldKind::Text, repeated: false },
+        Field { number: 6, name: "removed_resources", kind: FieldKind::Text, repeated: true },
+        Field { number: 7, name: "control_plane", kind: FieldKind::Message("envoy.config.core.v3.ControlPlane"), repeated: false },
+    ] },
+    Shape { name: "envoy.type.matcher.v3.MetadataMatcher.PathSegment", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.CircuitBreakers.Thresholds", fields: &[
+        Field { number: 1, name: "priority", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "max_connections", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 3, name: "max_pending_requests", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 4, name: "max_requests", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 5, name: "max_retries", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 6, name: "track_remaining", kind: FieldKind::Bool, repeated: false },
+        Field { number: 7, name: "max_connection_pools", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 8, name: "retry_budget", kind: FieldKind::Message("envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig", fields: &[
+        Field { number: 1, name: "slow_start_config", kind: FieldKind::Message("envoy.config.cluster.v3.Cluster.SlowStartConfig"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.LoadBalancingPolicy.Policy", fields: &[
+        Field { number: 4, name: "typed_extension_config", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.HealthCheck.CustomHealthCheck", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.rbac.v3.RBACPerRoute", fields: &[
+        Field { number: 2, name: "rbac", kind: FieldKind::Message("envoy.extensions.filters.http.rbac.v3.RBAC"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.HttpRequest", fields: &[
+        Field { number: 1, name: "id", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "method", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "headers", kind: FieldKind::Map("envoy.service.auth.v3.AttributeContext.HttpRequest.HeadersEntry"), repeated: true },
+        Field { number: 4, name: "path", kind: FieldKind::Text, repeated: false },
+        Field { number: 5, name: "host", kind: FieldKind::Text, repeated: false },
+        Field { number: 6, name: "scheme", kind: FieldKind::Text, repeated: false },
+        Field { number: 7, name: "query", kind: FieldKind::Text, repeated: false },
+        Field { number: 8, name: "fragment", kind: FieldKind::Text, repeated: false },
+        Field { number: 9, name: "size", kind: FieldKind::Signed, repeated: false },
+        Field { number: 10, name: "protocol", kind: FieldKind::Text, repeated: false },
+        Field { number: 11, name: "body", kind: FieldKind::Text, repeated: false },
+        Field { number: 12, name: "raw_body", kind: FieldKind::Bytes, repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.Endpoint.AdditionalAddress", fields: &[
+        Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.Endpoint.HealthCheckConfig", fields: &[
+        Field { number: 1, name: "port_value", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 2, name: "hostname", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
+        Field { number: 4, name: "disable_active_health_check", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy.Cookie", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "ttl", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 3, name: "path", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "attributes", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute"), repeated: true },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy.Header", fields: &[
+        Field { number: 1, name: "header_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "regex_rewrite", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatchAndSubstitute"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteAction.MaxStreamDuration", fields: &[
+        Field { number: 1, name: "max_stream_duration", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 2, name: "grpc_timeout_header_max", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 3, name: "grpc_timeout_header_offset", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.WeightedCluster.ClusterWeight", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "weight", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 3, name: "metadata_match", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
+        Field { number: 4, name: "request_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 5, name: "response_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 6, name: "response_headers_to_remove", kind: FieldKind::Text, repeated: true },
+        Field { number: 9, name: "request_headers_to_remove", kind: FieldKind::Text, repeated: true },
+        Field { number: 10, name: "typed_per_filter_config", kind: FieldKind::Map("envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry"), repeated: true },
+        Field { number: 11, name: "host_rewrite_literal", kind: FieldKind::Text, repeated: false },
+        Field { number: 12, name: "cluster_header", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.common.fault.v3.FaultDelay", fields: &[
+        Field { number: 3, name: "fixed_delay", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 5, name: "header_delay", kind: FieldKind::Message("envoy.extensions.filters.common.fault.v3.FaultDelay.HeaderDelay"), repeated: false },
+        Field { number: 4, name: "percentage", kind: FieldKind::Message("envoy.type.v3.FractionalPercent"), repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", fields: &[
         Field { number: 1, name: "grpc_service", kind: FieldKind::Message("envoy.config.core.v3.GrpcService"), repeated: false },
@@ -1116,77 +1177,107 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 19, name: "failure_mode_allow_header_add", kind: FieldKind::Bool, repeated: false },
         Field { number: 25, name: "disallowed_headers", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute", fields: &[
+    Shape { name: "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig", fields: &[
+        Field { number: 1, name: "choice_count", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 2, name: "active_request_bias", kind: FieldKind::Message("envoy.config.core.v3.RuntimeDouble"), repeated: false },
+        Field { number: 3, name: "slow_start_config", kind: FieldKind::Message("envoy.config.cluster.v3.Cluster.SlowStartConfig"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.Cluster.TransportSocketMatch", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "match", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
+        Field { number: 3, name: "transport_socket", kind: FieldKind::Message("envoy.config.core.v3.TransportSocket"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.common.mutation_rules.v3.HeaderMutation", fields: &[
+        Field { number: 1, name: "remove", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "append", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RateLimit.Action.RemoteAddress", fields: &[
+    ] },
+    Shape { name: "envoy.config.route.v3.RateLimit.Action.SourceCluster", fields: &[
+    ] },
+    Shape { name: "envoy.config.route.v3.RetryPolicy.RetryHostPredicate", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.compression.gzip.compressor.v3.Gzip", fields: &[
+        Field { number: 1, name: "memory_level", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 2, name: "compression_level", kind: FieldKind::Signed, repeated: false },
+        Field { number: 4, name: "window_bits", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 5, name: "chunk_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.compression.zstd.compressor.v3.Zstd", fields: &[
+        Field { number: 1, name: "compression_level", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 2, name: "enable_checksum", kind: FieldKind::Bool, repeated: false },
+        Field { number: 5, name: "chunk_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtHeader", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value_prefix", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.set_metadata.v3.Config", fields: &[
+        Field { number: 3, name: "metadata", kind: FieldKind::Message("envoy.extensions.filters.http.set_metadata.v3.Metadata"), repeated: true },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy", fields: &[
+        Field { number: 2, name: "drop_overloads", kind: FieldKind::Message("envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload"), repeated: true },
+        Field { number: 3, name: "overprovisioning_factor", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 4, name: "endpoint_stale_after", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 6, name: "weighted_priority_health", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.ClusterStats.DroppedRequests", fields: &[
+        Field { number: 1, name: "category", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "dropped_count", kind: FieldKind::Unsigned, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RateLimit.Action.RequestHeaders", fields: &[
+        Field { number: 1, name: "header_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "descriptor_key", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "skip_if_absent", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.Route.TypedPerFilterConfigEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteAction.RequestMirrorPolicy", fields: &[
+        Field { number: 1, name: "cluster", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "runtime_fraction", kind: FieldKind::Message("envoy.config.core.v3.RuntimeFractionalPercent"), repeated: false },
+        Field { number: 4, name: "trace_sampled", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 5, name: "cluster_header", kind: FieldKind::Text, repeated: false },
+        Field { number: 6, name: "disable_shadow_host_suffix_append", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.RemoteJwks", fields: &[
+        Field { number: 1, name: "http_uri", kind: FieldKind::Message("envoy.config.core.v3.HttpUri"), repeated: false },
+        Field { number: 2, name: "cache_duration", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.status.v3.ClientConfig.GenericXdsConfig", fields: &[
+        Field { number: 1, name: "type_url", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "version_info", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "xds_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+        Field { number: 5, name: "last_updated", kind: FieldKind::Message("google.protobuf.Timestamp"), repeated: false },
+        Field { number: 6, name: "config_status", kind: FieldKind::Signed, repeated: false },
+        Field { number: 7, name: "client_status", kind: FieldKind::Signed, repeated: false },
+        Field { number: 8, name: "error_state", kind: FieldKind::Message("envoy.admin.v3.UpdateFailureState"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.Metadata.TypedFilterMetadataEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.filters.http.buffer.v3.BufferPerRoute", fields: &[
         Field { number: 1, name: "disabled", kind: FieldKind::Bool, repeated: false },
-        Field { number: 2, name: "check_settings", kind: FieldKind::Message("envoy.extensions.filters.http.ext_authz.v3.CheckSettings"), repeated: false },
+        Field { number: 2, name: "buffer", kind: FieldKind::Message("envoy.extensions.filters.http.buffer.v3.Buffer"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.compressor.v3.Compressor", fields: &[
+        Field { number: 6, name: "compressor_library", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
+        Field { number: 7, name: "request_direction_config", kind: FieldKind::Message("envoy.extensions.filters.http.compressor.v3.Compressor.RequestDirectionConfig"), repeated: false },
+        Field { number: 8, name: "response_direction_config", kind: FieldKind::Message("envoy.extensions.filters.http.compressor.v3.Compressor.ResponseDirectionConfig"), repeated: false },
+        Field { number: 9, name: "choose_first", kind: FieldKind::Bool, repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.http.ext_authz.v3.HttpService", fields: &[
         Field { number: 1, name: "server_uri", kind: FieldKind::Message("envoy.config.core.v3.HttpUri"), repeated: false },
         Field { number: 2, name: "path_prefix", kind: FieldKind::Text, repeated: false },
         Field { number: 7, name: "authorization_request", kind: FieldKind::Message("envoy.extensions.filters.http.ext_authz.v3.AuthorizationRequest"), repeated: false },
         Field { number: 8, name: "authorization_response", kind: FieldKind::Message("envoy.extensions.filters.http.ext_authz.v3.AuthorizationResponse"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.fault.v3.FaultAbort", fields: &[
-        Field { number: 2, name: "http_status", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 4, name: "header_abort", kind: FieldKind::Message("envoy.extensions.filters.http.fault.v3.FaultAbort.HeaderAbort"), repeated: false },
-        Field { number: 5, name: "grpc_status", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 3, name: "percentage", kind: FieldKind::Message("envoy.type.v3.FractionalPercent"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.fault.v3.FaultAbort.HeaderAbort", fields: &[
-    ] },
-    Shape { name: "envoy.extensions.filters.http.fault.v3.HTTPFault", fields: &[
-        Field { number: 1, name: "delay", kind: FieldKind::Message("envoy.extensions.filters.common.fault.v3.FaultDelay"), repeated: false },
-        Field { number: 2, name: "abort", kind: FieldKind::Message("envoy.extensions.filters.http.fault.v3.FaultAbort"), repeated: false },
-        Field { number: 3, name: "upstream_cluster", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "headers", kind: FieldKind::Message("envoy.config.route.v3.HeaderMatcher"), repeated: true },
-        Field { number: 5, name: "downstream_nodes", kind: FieldKind::Text, repeated: true },
-        Field { number: 6, name: "max_active_faults", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 7, name: "response_rate_limit", kind: FieldKind::Message("envoy.extensions.filters.common.fault.v3.FaultRateLimit"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", fields: &[
-    ] },
-    Shape { name: "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", fields: &[
-        Field { number: 1, name: "mutations", kind: FieldKind::Message("envoy.extensions.filters.http.header_mutation.v3.Mutations"), repeated: false },
-        Field { number: 2, name: "most_specific_header_mutations_wins", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute", fields: &[
-        Field { number: 1, name: "mutations", kind: FieldKind::Message("envoy.extensions.filters.http.header_mutation.v3.Mutations"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.header_mutation.v3.Mutations", fields: &[
-        Field { number: 1, name: "request_mutations", kind: FieldKind::Message("envoy.config.common.mutation_rules.v3.HeaderMutation"), repeated: true },
-        Field { number: 2, name: "response_mutations", kind: FieldKind::Message("envoy.config.common.mutation_rules.v3.HeaderMutation"), repeated: true },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.health_check.v3.HealthCheck", fields: &[
-        Field { number: 1, name: "pass_through_mode", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 3, name: "cache_time", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 4, name: "cluster_min_healthy_percentages", kind: FieldKind::Map("envoy.extensions.filters.http.health_check.v3.HealthCheck.ClusterMinHealthyPercentagesEntry"), repeated: true },
-        Field { number: 5, name: "headers", kind: FieldKind::Message("envoy.config.route.v3.HeaderMatcher"), repeated: true },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.health_check.v3.HealthCheck.ClusterMinHealthyPercentagesEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", fields: &[
-        Field { number: 1, name: "providers", kind: FieldKind::Map("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.ProvidersEntry"), repeated: true },
-        Field { number: 2, name: "rules", kind: FieldKind::Message("envoy.extensions.filters.http.jwt_authn.v3.RequirementRule"), repeated: true },
-        Field { number: 4, name: "bypass_cors_preflight", kind: FieldKind::Bool, repeated: false },
-        Field { number: 5, name: "requirement_map", kind: FieldKind::Map("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.RequirementMapEntry"), repeated: true },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.ProvidersEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("envoy.extensions.filters.http.jwt_authn.v3.JwtProvider"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.RequirementMapEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtClaimToHeader", fields: &[
-        Field { number: 1, name: "header_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "claim_name", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtHeader", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value_prefix", kind: FieldKind::Text, repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider", fields: &[
         Field { number: 1, name: "issuer", kind: FieldKind::Text, repeated: false },
@@ -1206,6 +1297,111 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 17, name: "clear_route_cache", kind: FieldKind::Bool, repeated: false },
         Field { number: 20, name: "require_expiration", kind: FieldKind::Bool, repeated: false },
     ] },
+    Shape { name: "envoy.extensions.filters.http.set_metadata.v3.Metadata", fields: &[
+        Field { number: 1, name: "metadata_namespace", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "value", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", fields: &[
+        Field { number: 1, name: "stat_prefix", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "cluster", kind: FieldKind::Text, repeated: false },
+        Field { number: 10, name: "weighted_clusters", kind: FieldKind::Message("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster"), repeated: false },
+        Field { number: 5, name: "access_log", kind: FieldKind::Message("envoy.config.accesslog.v3.AccessLog"), repeated: true },
+        Field { number: 7, name: "max_connect_attempts", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 8, name: "idle_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 9, name: "metadata_match", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
+        Field { number: 11, name: "hash_policy", kind: FieldKind::Message("envoy.type.v3.HashPolicy"), repeated: true },
+        Field { number: 12, name: "tunneling_config", kind: FieldKind::Message("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig"), repeated: false },
+        Field { number: 13, name: "max_downstream_connection_duration", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions", fields: &[
+        Field { number: 1, name: "common_http_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.HttpProtocolOptions"), repeated: false },
+        Field { number: 2, name: "upstream_http_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.UpstreamHttpProtocolOptions"), repeated: false },
+        Field { number: 3, name: "explicit_http_config", kind: FieldKind::Message("envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig"), repeated: false },
+        Field { number: 4, name: "use_downstream_protocol_config", kind: FieldKind::Message("envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig"), repeated: false },
+        Field { number: 5, name: "auto_config", kind: FieldKind::Message("envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig"), repeated: false },
+        Field { number: 6, name: "http_filters", kind: FieldKind::Message("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter"), repeated: true },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteMatch.TlsContextMatchOptions", fields: &[
+        Field { number: 1, name: "presented", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 2, name: "validated", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.common.fault.v3.FaultRateLimit", fields: &[
+        Field { number: 1, name: "fixed_limit", kind: FieldKind::Message("envoy.extensions.filters.common.fault.v3.FaultRateLimit.FixedLimit"), repeated: false },
+        Field { number: 3, name: "header_limit", kind: FieldKind::Message("envoy.extensions.filters.common.fault.v3.FaultRateLimit.HeaderLimit"), repeated: false },
+        Field { number: 2, name: "percentage", kind: FieldKind::Message("envoy.type.v3.FractionalPercent"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.KeySource", fields: &[
+        Field { number: 1, name: "header", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "query", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "cookie", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.GenericSecret", fields: &[
+        Field { number: 1, name: "secret", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.TlsParameters", fields: &[
+        Field { number: 1, name: "tls_minimum_protocol_version", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "tls_maximum_protocol_version", kind: FieldKind::Signed, repeated: false },
+        Field { number: 3, name: "cipher_suites", kind: FieldKind::Text, repeated: true },
+        Field { number: 4, name: "ecdh_curves", kind: FieldKind::Text, repeated: true },
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.Peer.LabelsEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy.FilterState", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor", fields: &[
+        Field { number: 1, name: "entries", kind: FieldKind::Message("envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry"), repeated: true },
+    ] },
+    Shape { name: "envoy.extensions.compression.brotli.compressor.v3.Brotli", fields: &[
+        Field { number: 1, name: "quality", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 3, name: "window_bits", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 5, name: "chunk_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth", fields: &[
+        Field { number: 1, name: "credentials", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.Credential"), repeated: true },
+        Field { number: 2, name: "key_sources", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.KeySource"), repeated: true },
+        Field { number: 3, name: "forwarding", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.Forwarding"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.Credential", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "client", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.Forwarding", fields: &[
+        Field { number: 1, name: "header", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "hide_credentials", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.ext_authz.v3.CheckSettings", fields: &[
+        Field { number: 1, name: "context_extensions", kind: FieldKind::Map("envoy.extensions.filters.http.ext_authz.v3.CheckSettings.ContextExtensionsEntry"), repeated: true },
+        Field { number: 2, name: "disable_request_body_buffering", kind: FieldKind::Bool, repeated: false },
+        Field { number: 3, name: "with_request_body", kind: FieldKind::Message("envoy.extensions.filters.http.ext_authz.v3.BufferSettings"), repeated: false },
+        Field { number: 4, name: "grpc_service", kind: FieldKind::Message("envoy.config.core.v3.GrpcService"), repeated: false },
+        Field { number: 5, name: "http_service", kind: FieldKind::Message("envoy.extensions.filters.http.ext_authz.v3.HttpService"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.TlsCertificate", fields: &[
+        Field { number: 1, name: "certificate_chain", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+        Field { number: 2, name: "private_key", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+        Field { number: 3, name: "password", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+        Field { number: 4, name: "ocsp_staple", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat", fields: &[
+        Field { number: 1, name: "proper_case_words", kind: FieldKind::Message("envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords"), repeated: false },
+        Field { number: 8, name: "stateful_formatter", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RateLimit.Action.DestinationCluster", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.filters.http.ext_authz.v3.BufferSettings", fields: &[
+        Field { number: 1, name: "max_request_bytes", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 2, name: "allow_partial_message", kind: FieldKind::Bool, repeated: false },
+        Field { number: 3, name: "pack_as_bytes", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.health_check.v3.HealthCheck", fields: &[
+        Field { number: 1, name: "pass_through_mode", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 3, name: "cache_time", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 4, name: "cluster_min_healthy_percentages", kind: FieldKind::Map("envoy.extensions.filters.http.health_check.v3.HealthCheck.ClusterMinHealthyPercentagesEntry"), repeated: true },
+        Field { number: 5, name: "headers", kind: FieldKind::Message("envoy.config.route.v3.HeaderMatcher"), repeated: true },
+    ] },
     Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement", fields: &[
         Field { number: 1, name: "provider_name", kind: FieldKind::Text, repeated: false },
         Field { number: 2, name: "provider_and_audiences", kind: FieldKind::Message("envoy.extensions.filters.http.jwt_authn.v3.ProviderWithAudiences"), repeated: false },
@@ -1214,28 +1410,149 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 5, name: "allow_missing_or_failed", kind: FieldKind::Message("google.protobuf.Empty"), repeated: false },
         Field { number: 6, name: "allow_missing", kind: FieldKind::Message("google.protobuf.Empty"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirementAndList", fields: &[
-        Field { number: 1, name: "requirements", kind: FieldKind::Message("envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement"), repeated: true },
-    ] },
-    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirementOrList", fields: &[
-        Field { number: 1, name: "requirements", kind: FieldKind::Message("envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement"), repeated: true },
-    ] },
     Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", fields: &[
         Field { number: 1, name: "disabled", kind: FieldKind::Bool, repeated: false },
         Field { number: 2, name: "requirement_name", kind: FieldKind::Text, repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.ProviderWithAudiences", fields: &[
-        Field { number: 1, name: "provider_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "audiences", kind: FieldKind::Text, repeated: true },
+    Shape { name: "envoy.extensions.load_balancing_policies.maglev.v3.Maglev", fields: &[
+        Field { number: 1, name: "table_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
+        Field { number: 2, name: "consistent_hashing_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig"), repeated: false },
+        Field { number: 3, name: "locality_weighted_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.RemoteJwks", fields: &[
-        Field { number: 1, name: "http_uri", kind: FieldKind::Message("envoy.config.core.v3.HttpUri"), repeated: false },
-        Field { number: 2, name: "cache_duration", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+    Shape { name: "envoy.extensions.load_balancing_policies.random.v3.Random", fields: &[
+        Field { number: 1, name: "locality_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "sds_config", kind: FieldKind::Message("envoy.config.core.v3.ConfigSource"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.listener.v3.ListenerFilterChainMatchPredicate", fields: &[
+        Field { number: 3, name: "not_match", kind: FieldKind::Message("envoy.config.listener.v3.ListenerFilterChainMatchPredicate"), repeated: false },
+        Field { number: 4, name: "any_match", kind: FieldKind::Bool, repeated: false },
+        Field { number: 5, name: "destination_port_range", kind: FieldKind::Message("envoy.type.v3.Int32Range"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.header_mutation.v3.Mutations", fields: &[
+        Field { number: 1, name: "request_mutations", kind: FieldKind::Message("envoy.config.common.mutation_rules.v3.HeaderMutation"), repeated: true },
+        Field { number: 2, name: "response_mutations", kind: FieldKind::Message("envoy.config.common.mutation_rules.v3.HeaderMutation"), repeated: true },
     ] },
     Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.RequirementRule", fields: &[
         Field { number: 1, name: "match", kind: FieldKind::Message("envoy.config.route.v3.RouteMatch"), repeated: false },
         Field { number: 2, name: "requires", kind: FieldKind::Message("envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement"), repeated: false },
         Field { number: 3, name: "requirement_name", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext", fields: &[
+        Field { number: 1, name: "tls_params", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.TlsParameters"), repeated: false },
+        Field { number: 2, name: "tls_certificates", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.TlsCertificate"), repeated: true },
+        Field { number: 3, name: "validation_context", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext"), repeated: false },
+        Field { number: 7, name: "validation_context_sds_secret_config", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig"), repeated: false },
+        Field { number: 8, name: "combined_validation_context", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext"), repeated: false },
+        Field { number: 4, name: "alpn_protocols", kind: FieldKind::Text, repeated: true },
+        Field { number: 6, name: "tls_certificate_sds_secret_configs", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig"), repeated: true },
+        Field { number: 14, name: "tls_certificate_provider_instance", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateProviderPluginInstance"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute", fields: &[
+        Field { number: 1, name: "disabled", kind: FieldKind::Bool, repeated: false },
+        Field { number: 2, name: "check_settings", kind: FieldKind::Message("envoy.extensions.filters.http.ext_authz.v3.CheckSettings"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtClaimToHeader", fields: &[
+        Field { number: 1, name: "header_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "claim_name", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", fields: &[
+        Field { number: 1, name: "providers", kind: FieldKind::Map("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.ProvidersEntry"), repeated: true },
+        Field { number: 2, name: "rules", kind: FieldKind::Message("envoy.extensions.filters.http.jwt_authn.v3.RequirementRule"), repeated: true },
+        Field { number: 4, name: "bypass_cors_preflight", kind: FieldKind::Bool, repeated: false },
+        Field { number: 5, name: "requirement_map", kind: FieldKind::Map("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.RequirementMapEntry"), repeated: true },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", fields: &[
+        Field { number: 1, name: "common_tls_context", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CommonTlsContext"), repeated: false },
+        Field { number: 2, name: "sni", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "allow_renegotiation", kind: FieldKind::Bool, repeated: false },
+        Field { number: 4, name: "max_session_keys", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 5, name: "enforce_rsa_key_usage", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 6, name: "auto_host_sni", kind: FieldKind::Bool, repeated: false },
+        Field { number: 7, name: "auto_sni_san_validation", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.common.ratelimit.v3.LocalRateLimitDescriptor", fields: &[
+        Field { number: 1, name: "entries", kind: FieldKind::Message("envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry"), repeated: true },
+        Field { number: 2, name: "token_bucket", kind: FieldKind::Message("envoy.type.v3.TokenBucket"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.fault.v3.FaultAbort.HeaderAbort", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.filters.listener.original_dst.v3.OriginalDst", fields: &[
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.ContextExtensionsEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget", fields: &[
+        Field { number: 1, name: "budget_percent", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
+        Field { number: 2, name: "min_retry_concurrency", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute", fields: &[
+        Field { number: 1, name: "disabled", kind: FieldKind::Bool, repeated: false },
+        Field { number: 2, name: "overrides", kind: FieldKind::Message("envoy.extensions.filters.http.compressor.v3.CompressorOverrides"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash", fields: &[
+        Field { number: 1, name: "hash_function", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "minimum_ring_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
+        Field { number: 3, name: "maximum_ring_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
+        Field { number: 4, name: "use_hostname_for_hashing", kind: FieldKind::Bool, repeated: false },
+        Field { number: 5, name: "hash_balance_factor", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 6, name: "consistent_hashing_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig"), repeated: false },
+        Field { number: 7, name: "locality_weighted_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", fields: &[
+        Field { number: 1, name: "common_tls_context", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CommonTlsContext"), repeated: false },
+        Field { number: 2, name: "require_client_certificate", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 3, name: "require_sni", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 6, name: "session_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 7, name: "disable_stateless_session_resumption", kind: FieldKind::Bool, repeated: false },
+        Field { number: 8, name: "ocsp_staple_policy", kind: FieldKind::Signed, repeated: false },
+        Field { number: 9, name: "full_scan_certs_on_sni_mismatch", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 10, name: "disable_stateful_session_resumption", kind: FieldKind::Bool, repeated: false },
+        Field { number: 11, name: "prefer_client_ciphers", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.Cluster.LbSubsetConfig.LbSubsetSelector", fields: &[
+        Field { number: 1, name: "keys", kind: FieldKind::Text, repeated: true },
+        Field { number: 4, name: "single_host_per_subset", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.common.fault.v3.FaultDelay.HeaderDelay", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.filters.http.compressor.v3.CompressorOverrides", fields: &[
+        Field { number: 1, name: "response_direction_config", kind: FieldKind::Message("envoy.extensions.filters.http.compressor.v3.ResponseDirectionOverrides"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.ext_authz.v3.AuthorizationRequest", fields: &[
+        Field { number: 1, name: "allowed_headers", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
+        Field { number: 2, name: "headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValue"), repeated: true },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", fields: &[
+        Field { number: 1, name: "mutations", kind: FieldKind::Message("envoy.extensions.filters.http.header_mutation.v3.Mutations"), repeated: false },
+        Field { number: 2, name: "most_specific_header_mutations_wins", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirementOrList", fields: &[
+        Field { number: 1, name: "requirements", kind: FieldKind::Message("envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement"), repeated: true },
     ] },
     Shape { name: "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", fields: &[
         Field { number: 1, name: "stat_prefix", kind: FieldKind::Text, repeated: false },
@@ -1255,45 +1572,200 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 17, name: "rate_limits", kind: FieldKind::Message("envoy.config.route.v3.RateLimit"), repeated: true },
         Field { number: 18, name: "max_dynamic_descriptors", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.lua.v3.Lua", fields: &[
-        Field { number: 3, name: "default_source_code", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+    Shape { name: "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", fields: &[
+        Field { number: 1, name: "enable_ja3_fingerprinting", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 2, name: "initial_read_buffer_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.rbac.v3.RBAC", fields: &[
-        Field { number: 1, name: "rules", kind: FieldKind::Message("envoy.config.rbac.v3.RBAC"), repeated: false },
-        Field { number: 2, name: "shadow_rules", kind: FieldKind::Message("envoy.config.rbac.v3.RBAC"), repeated: false },
-        Field { number: 3, name: "shadow_rules_stat_prefix", kind: FieldKind::Text, repeated: false },
-        Field { number: 6, name: "rules_stat_prefix", kind: FieldKind::Text, repeated: false },
-        Field { number: 7, name: "track_per_rule_stats", kind: FieldKind::Bool, repeated: false },
+    Shape { name: "envoy.extensions.filters.network.http_connection_manager.v3.Rds", fields: &[
+        Field { number: 1, name: "config_source", kind: FieldKind::Message("envoy.config.core.v3.ConfigSource"), repeated: false },
+        Field { number: 2, name: "route_config_name", kind: FieldKind::Text, repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.rbac.v3.RBACPerRoute", fields: &[
-        Field { number: 2, name: "rbac", kind: FieldKind::Message("envoy.extensions.filters.http.rbac.v3.RBAC"), repeated: false },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher", fields: &[
+        Field { number: 1, name: "san_type", kind: FieldKind::Signed, repeated: false },
+        Field { number: 2, name: "matcher", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
+        Field { number: 3, name: "oid", kind: FieldKind::Text, repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.router.v3.Router", fields: &[
-        Field { number: 1, name: "dynamic_stats", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 2, name: "start_child_span", kind: FieldKind::Bool, repeated: false },
-        Field { number: 4, name: "suppress_envoy_headers", kind: FieldKind::Bool, repeated: false },
-        Field { number: 5, name: "strict_check_headers", kind: FieldKind::Text, repeated: true },
-        Field { number: 6, name: "respect_expected_rq_timeout", kind: FieldKind::Bool, repeated: false },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.HttpRequest.HeadersEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.set_metadata.v3.Config", fields: &[
-        Field { number: 3, name: "metadata", kind: FieldKind::Message("envoy.extensions.filters.http.set_metadata.v3.Metadata"), repeated: true },
+    Shape { name: "envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig", fields: &[
+        Field { number: 1, name: "routing_enabled", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
+        Field { number: 2, name: "min_cluster_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
+        Field { number: 3, name: "fail_traffic_on_panic", kind: FieldKind::Bool, repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.set_metadata.v3.Metadata", fields: &[
-        Field { number: 1, name: "metadata_namespace", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "value", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
+    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuthPerRoute", fields: &[
+        Field { number: 1, name: "credentials", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.Credential"), repeated: true },
+        Field { number: 2, name: "key_sources", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.KeySource"), repeated: true },
+        Field { number: 3, name: "allowed_clients", kind: FieldKind::Text, repeated: true },
+        Field { number: 4, name: "forwarding", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.Forwarding"), repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec", fields: &[
+    Shape { name: "envoy.extensions.filters.http.ext_authz.v3.AuthorizationResponse", fields: &[
+        Field { number: 1, name: "allowed_upstream_headers", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
+        Field { number: 2, name: "allowed_client_headers", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
+        Field { number: 3, name: "allowed_upstream_headers_to_append", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
+        Field { number: 4, name: "allowed_client_headers_on_success", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
+        Field { number: 5, name: "dynamic_metadata_from_headers", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirementAndList", fields: &[
+        Field { number: 1, name: "requirements", kind: FieldKind::Message("envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement"), repeated: true },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.ProviderWithAudiences", fields: &[
+        Field { number: 1, name: "provider_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "audiences", kind: FieldKind::Text, repeated: true },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties", fields: &[
+        Field { number: 1, name: "source_ip", kind: FieldKind::Bool, repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", fields: &[
-    ] },
-    Shape { name: "envoy.extensions.filters.listener.original_dst.v3.OriginalDst", fields: &[
     ] },
     Shape { name: "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", fields: &[
         Field { number: 2, name: "allow_requests_without_proxy_protocol", kind: FieldKind::Bool, repeated: false },
     ] },
-    Shape { name: "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", fields: &[
-        Field { number: 1, name: "enable_ja3_fingerprinting", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 2, name: "initial_read_buffer_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    Shape { name: "envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("envoy.config.endpoint.v3.Endpoint"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload", fields: &[
+        Field { number: 1, name: "category", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "drop_percentage", kind: FieldKind::Message("envoy.type.v3.FractionalPercent"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.common.fault.v3.FaultRateLimit.FixedLimit", fields: &[
+        Field { number: 1, name: "limit_kbps", kind: FieldKind::Unsigned, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig", fields: &[
+        Field { number: 1, name: "slow_start_window", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 2, name: "aggression", kind: FieldKind::Message("envoy.config.core.v3.RuntimeDouble"), repeated: false },
+        Field { number: 3, name: "min_weight_percent", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin", fields: &[
+        Field { number: 1, name: "slow_start_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig"), repeated: false },
+        Field { number: 2, name: "locality_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.common.fault.v3.FaultRateLimit.HeaderLimit", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig", fields: &[
+        Field { number: 1, name: "zone_aware_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig"), repeated: false },
+        Field { number: 2, name: "locality_weighted_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig", fields: &[
+        Field { number: 1, name: "trust_domains", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain"), repeated: true },
+    ] },
+    Shape { name: "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality", fields: &[
+        Field { number: 1, name: "endpoint_picking_policy", kind: FieldKind::Message("envoy.config.cluster.v3.LoadBalancingPolicy"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig", fields: &[
+        Field { number: 1, name: "http_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http1ProtocolOptions"), repeated: false },
+        Field { number: 2, name: "http2_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http2ProtocolOptions"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.compressor.v3.ResponseDirectionOverrides", fields: &[
+        Field { number: 1, name: "remove_accept_encoding_header", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+        Field { number: 5, name: "config_discovery", kind: FieldKind::Message("envoy.config.core.v3.ExtensionConfigSource"), repeated: false },
+        Field { number: 6, name: "is_optional", kind: FieldKind::Bool, repeated: false },
+        Field { number: 7, name: "disabled", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig", fields: &[
+        Field { number: 1, name: "hostname", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster", fields: &[
+        Field { number: 1, name: "clusters", kind: FieldKind::Message("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight"), repeated: true },
+    ] },
+    Shape { name: "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest", fields: &[
+        Field { number: 1, name: "choice_count", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 2, name: "active_request_bias", kind: FieldKind::Message("envoy.config.core.v3.RuntimeDouble"), repeated: false },
+        Field { number: 3, name: "slow_start_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig"), repeated: false },
+        Field { number: 4, name: "locality_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext", fields: &[
+        Field { number: 1, name: "trusted_ca", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+        Field { number: 2, name: "verify_certificate_hash", kind: FieldKind::Text, repeated: true },
+        Field { number: 3, name: "verify_certificate_spki", kind: FieldKind::Text, repeated: true },
+        Field { number: 7, name: "crl", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+        Field { number: 8, name: "allow_expired_certificate", kind: FieldKind::Bool, repeated: false },
+        Field { number: 9, name: "match_subject_alt_names", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: true },
+        Field { number: 10, name: "trust_chain_verification", kind: FieldKind::Signed, repeated: false },
+        Field { number: 12, name: "custom_validator_config", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
+        Field { number: 13, name: "ca_certificate_provider_instance", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateProviderPluginInstance"), repeated: false },
+        Field { number: 14, name: "only_verify_leaf_cert_crl", kind: FieldKind::Bool, repeated: false },
+        Field { number: 15, name: "match_typed_subject_alt_names", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher"), repeated: true },
+        Field { number: 16, name: "max_verify_depth", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 17, name: "system_root_certs", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.SystemRootCerts"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute", fields: &[
+        Field { number: 1, name: "mutations", kind: FieldKind::Message("envoy.extensions.filters.http.header_mutation.v3.Mutations"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig", fields: &[
+        Field { number: 1, name: "use_hostname_for_hashing", kind: FieldKind::Bool, repeated: false },
+        Field { number: 2, name: "hash_balance_factor", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig", fields: &[
+        Field { number: 1, name: "http_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http1ProtocolOptions"), repeated: false },
+        Field { number: 2, name: "http2_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http2ProtocolOptions"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.ProvidersEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("envoy.extensions.filters.http.jwt_authn.v3.JwtProvider"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.CertificateProviderPluginInstance", fields: &[
+        Field { number: 1, name: "instance_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "certificate_name", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.compressor.v3.Compressor.CommonDirectionConfig", fields: &[
+        Field { number: 1, name: "enabled", kind: FieldKind::Message("envoy.config.core.v3.RuntimeFeatureFlag"), repeated: false },
+        Field { number: 2, name: "min_content_length", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 3, name: "content_type", kind: FieldKind::Text, repeated: true },
+    ] },
+    Shape { name: "envoy.extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig", fields: &[
+        Field { number: 1, name: "use_hostname_for_hashing", kind: FieldKind::Bool, repeated: false },
+        Field { number: 2, name: "hash_balance_factor", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.compressor.v3.Compressor.RequestDirectionConfig", fields: &[
+        Field { number: 1, name: "common_config", kind: FieldKind::Message("envoy.extensions.filters.http.compressor.v3.Compressor.CommonDirectionConfig"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.compressor.v3.Compressor.ResponseDirectionConfig", fields: &[
+        Field { number: 1, name: "common_config", kind: FieldKind::Message("envoy.extensions.filters.http.compressor.v3.Compressor.CommonDirectionConfig"), repeated: false },
+        Field { number: 2, name: "disable_on_etag_header", kind: FieldKind::Bool, repeated: false },
+        Field { number: 3, name: "remove_accept_encoding_header", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig", fields: &[
+        Field { number: 1, name: "http_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http1ProtocolOptions"), repeated: false },
+        Field { number: 2, name: "http2_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http2ProtocolOptions"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.ext_authz.v3.CheckSettings.ContextExtensionsEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "trust_bundle", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.RequirementMapEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement"), repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", fields: &[
         Field { number: 1, name: "codec_type", kind: FieldKind::Signed, repeated: false },
@@ -1336,6 +1808,33 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 47, name: "strip_trailing_host_dot", kind: FieldKind::Bool, repeated: false },
         Field { number: 48, name: "scheme_header_transformation", kind: FieldKind::Message("envoy.config.core.v3.SchemeHeaderTransformation"), repeated: false },
     ] },
+    Shape { name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "weight", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 3, name: "metadata_match", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig", fields: &[
+        Field { number: 1, name: "routing_enabled", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
+        Field { number: 2, name: "min_cluster_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
+        Field { number: 3, name: "fail_traffic_on_panic", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.SystemRootCerts", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.filters.http.health_check.v3.HealthCheck.ClusterMinHealthyPercentagesEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig", fields: &[
+        Field { number: 1, name: "upgrade_type", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "filters", kind: FieldKind::Message("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter"), repeated: true },
+        Field { number: 3, name: "enabled", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext", fields: &[
+        Field { number: 1, name: "default_validation_context", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext"), repeated: false },
+        Field { number: 2, name: "validation_context_sds_secret_config", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig"), repeated: false },
+    ] },
     Shape { name: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig", fields: &[
         Field { number: 1, name: "unix_sockets", kind: FieldKind::Bool, repeated: false },
         Field { number: 2, name: "cidr_ranges", kind: FieldKind::Message("envoy.config.core.v3.CidrRange"), repeated: true },
@@ -1346,504 +1845,5 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 4, name: "dns", kind: FieldKind::Bool, repeated: false },
         Field { number: 5, name: "uri", kind: FieldKind::Bool, repeated: false },
         Field { number: 6, name: "chain", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig", fields: &[
-        Field { number: 1, name: "upgrade_type", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "filters", kind: FieldKind::Message("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter"), repeated: true },
-        Field { number: 3, name: "enabled", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-        Field { number: 5, name: "config_discovery", kind: FieldKind::Message("envoy.config.core.v3.ExtensionConfigSource"), repeated: false },
-        Field { number: 6, name: "is_optional", kind: FieldKind::Bool, repeated: false },
-        Field { number: 7, name: "disabled", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.network.http_connection_manager.v3.Rds", fields: &[
-        Field { number: 1, name: "config_source", kind: FieldKind::Message("envoy.config.core.v3.ConfigSource"), repeated: false },
-        Field { number: 2, name: "route_config_name", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.network.rbac.v3.RBAC", fields: &[
-        Field { number: 1, name: "rules", kind: FieldKind::Message("envoy.config.rbac.v3.RBAC"), repeated: false },
-        Field { number: 2, name: "shadow_rules", kind: FieldKind::Message("envoy.config.rbac.v3.RBAC"), repeated: false },
-        Field { number: 3, name: "stat_prefix", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "enforcement_type", kind: FieldKind::Signed, repeated: false },
-        Field { number: 5, name: "shadow_rules_stat_prefix", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", fields: &[
-        Field { number: 1, name: "stat_prefix", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "cluster", kind: FieldKind::Text, repeated: false },
-        Field { number: 10, name: "weighted_clusters", kind: FieldKind::Message("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster"), repeated: false },
-        Field { number: 5, name: "access_log", kind: FieldKind::Message("envoy.config.accesslog.v3.AccessLog"), repeated: true },
-        Field { number: 7, name: "max_connect_attempts", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 8, name: "idle_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 9, name: "metadata_match", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
-        Field { number: 11, name: "hash_policy", kind: FieldKind::Message("envoy.type.v3.HashPolicy"), repeated: true },
-        Field { number: 12, name: "tunneling_config", kind: FieldKind::Message("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig"), repeated: false },
-        Field { number: 13, name: "max_downstream_connection_duration", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig", fields: &[
-        Field { number: 1, name: "hostname", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster", fields: &[
-        Field { number: 1, name: "clusters", kind: FieldKind::Message("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight"), repeated: true },
-    ] },
-    Shape { name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "weight", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 3, name: "metadata_match", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig", fields: &[
-        Field { number: 1, name: "use_hostname_for_hashing", kind: FieldKind::Bool, repeated: false },
-        Field { number: 2, name: "hash_balance_factor", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig", fields: &[
-        Field { number: 1, name: "zone_aware_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig"), repeated: false },
-        Field { number: 2, name: "locality_weighted_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig", fields: &[
-    ] },
-    Shape { name: "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig", fields: &[
-        Field { number: 1, name: "routing_enabled", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
-        Field { number: 2, name: "min_cluster_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
-        Field { number: 3, name: "fail_traffic_on_panic", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig", fields: &[
-        Field { number: 1, name: "slow_start_window", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 2, name: "aggression", kind: FieldKind::Message("envoy.config.core.v3.RuntimeDouble"), repeated: false },
-        Field { number: 3, name: "min_weight_percent", kind: FieldKind::Message("envoy.type.v3.Percent"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest", fields: &[
-        Field { number: 1, name: "choice_count", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 2, name: "active_request_bias", kind: FieldKind::Message("envoy.config.core.v3.RuntimeDouble"), repeated: false },
-        Field { number: 3, name: "slow_start_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig"), repeated: false },
-        Field { number: 4, name: "locality_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.load_balancing_policies.maglev.v3.Maglev", fields: &[
-        Field { number: 1, name: "table_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
-        Field { number: 2, name: "consistent_hashing_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig"), repeated: false },
-        Field { number: 3, name: "locality_weighted_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.load_balancing_policies.random.v3.Random", fields: &[
-        Field { number: 1, name: "locality_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash", fields: &[
-        Field { number: 1, name: "hash_function", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "minimum_ring_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
-        Field { number: 3, name: "maximum_ring_size", kind: FieldKind::Message("google.protobuf.UInt64Value"), repeated: false },
-        Field { number: 4, name: "use_hostname_for_hashing", kind: FieldKind::Bool, repeated: false },
-        Field { number: 5, name: "hash_balance_factor", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 6, name: "consistent_hashing_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig"), repeated: false },
-        Field { number: 7, name: "locality_weighted_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin", fields: &[
-        Field { number: 1, name: "slow_start_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig"), repeated: false },
-        Field { number: 2, name: "locality_lb_config", kind: FieldKind::Message("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality", fields: &[
-        Field { number: 1, name: "endpoint_picking_policy", kind: FieldKind::Message("envoy.config.cluster.v3.LoadBalancingPolicy"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", fields: &[
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.CertificateProviderPluginInstance", fields: &[
-        Field { number: 1, name: "instance_name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "certificate_name", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext", fields: &[
-        Field { number: 1, name: "trusted_ca", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
-        Field { number: 2, name: "verify_certificate_hash", kind: FieldKind::Text, repeated: true },
-        Field { number: 3, name: "verify_certificate_spki", kind: FieldKind::Text, repeated: true },
-        Field { number: 7, name: "crl", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
-        Field { number: 8, name: "allow_expired_certificate", kind: FieldKind::Bool, repeated: false },
-        Field { number: 9, name: "match_subject_alt_names", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: true },
-        Field { number: 10, name: "trust_chain_verification", kind: FieldKind::Signed, repeated: false },
-        Field { number: 12, name: "custom_validator_config", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
-        Field { number: 13, name: "ca_certificate_provider_instance", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateProviderPluginInstance"), repeated: false },
-        Field { number: 14, name: "only_verify_leaf_cert_crl", kind: FieldKind::Bool, repeated: false },
-        Field { number: 15, name: "match_typed_subject_alt_names", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher"), repeated: true },
-        Field { number: 16, name: "max_verify_depth", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 17, name: "system_root_certs", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.SystemRootCerts"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.SystemRootCerts", fields: &[
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext", fields: &[
-        Field { number: 1, name: "tls_params", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.TlsParameters"), repeated: false },
-        Field { number: 2, name: "tls_certificates", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.TlsCertificate"), repeated: true },
-        Field { number: 3, name: "validation_context", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext"), repeated: false },
-        Field { number: 7, name: "validation_context_sds_secret_config", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig"), repeated: false },
-        Field { number: 8, name: "combined_validation_context", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext"), repeated: false },
-        Field { number: 4, name: "alpn_protocols", kind: FieldKind::Text, repeated: true },
-        Field { number: 6, name: "tls_certificate_sds_secret_configs", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig"), repeated: true },
-        Field { number: 14, name: "tls_certificate_provider_instance", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateProviderPluginInstance"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext", fields: &[
-        Field { number: 1, name: "default_validation_context", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext"), repeated: false },
-        Field { number: 2, name: "validation_context_sds_secret_config", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", fields: &[
-        Field { number: 1, name: "common_tls_context", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CommonTlsContext"), repeated: false },
-        Field { number: 2, name: "require_client_certificate", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 3, name: "require_sni", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 6, name: "session_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 7, name: "disable_stateless_session_resumption", kind: FieldKind::Bool, repeated: false },
-        Field { number: 8, name: "ocsp_staple_policy", kind: FieldKind::Signed, repeated: false },
-        Field { number: 9, name: "full_scan_certs_on_sni_mismatch", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 10, name: "disable_stateful_session_resumption", kind: FieldKind::Bool, repeated: false },
-        Field { number: 11, name: "prefer_client_ciphers", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.GenericSecret", fields: &[
-        Field { number: 1, name: "secret", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig", fields: &[
-        Field { number: 1, name: "trust_domains", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain"), repeated: true },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "trust_bundle", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "sds_config", kind: FieldKind::Message("envoy.config.core.v3.ConfigSource"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.Secret", fields: &[
-        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "tls_certificate", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.TlsCertificate"), repeated: false },
-        Field { number: 4, name: "validation_context", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext"), repeated: false },
-        Field { number: 5, name: "generic_secret", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.GenericSecret"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher", fields: &[
-        Field { number: 1, name: "san_type", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "matcher", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
-        Field { number: 3, name: "oid", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.TlsCertificate", fields: &[
-        Field { number: 1, name: "certificate_chain", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
-        Field { number: 2, name: "private_key", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
-        Field { number: 3, name: "password", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
-        Field { number: 4, name: "ocsp_staple", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.TlsParameters", fields: &[
-        Field { number: 1, name: "tls_minimum_protocol_version", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "tls_maximum_protocol_version", kind: FieldKind::Signed, repeated: false },
-        Field { number: 3, name: "cipher_suites", kind: FieldKind::Text, repeated: true },
-        Field { number: 4, name: "ecdh_curves", kind: FieldKind::Text, repeated: true },
-    ] },
-    Shape { name: "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", fields: &[
-        Field { number: 1, name: "common_tls_context", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CommonTlsContext"), repeated: false },
-        Field { number: 2, name: "sni", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "allow_renegotiation", kind: FieldKind::Bool, repeated: false },
-        Field { number: 4, name: "max_session_keys", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 5, name: "enforce_rsa_key_usage", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
-        Field { number: 6, name: "auto_host_sni", kind: FieldKind::Bool, repeated: false },
-        Field { number: 7, name: "auto_sni_san_validation", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions", fields: &[
-        Field { number: 1, name: "common_http_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.HttpProtocolOptions"), repeated: false },
-        Field { number: 2, name: "upstream_http_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.UpstreamHttpProtocolOptions"), repeated: false },
-        Field { number: 3, name: "explicit_http_config", kind: FieldKind::Message("envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig"), repeated: false },
-        Field { number: 4, name: "use_downstream_protocol_config", kind: FieldKind::Message("envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig"), repeated: false },
-        Field { number: 5, name: "auto_config", kind: FieldKind::Message("envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig"), repeated: false },
-        Field { number: 6, name: "http_filters", kind: FieldKind::Message("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter"), repeated: true },
-    ] },
-    Shape { name: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig", fields: &[
-        Field { number: 1, name: "http_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http1ProtocolOptions"), repeated: false },
-        Field { number: 2, name: "http2_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http2ProtocolOptions"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig", fields: &[
-        Field { number: 1, name: "http_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http1ProtocolOptions"), repeated: false },
-        Field { number: 2, name: "http2_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http2ProtocolOptions"), repeated: false },
-    ] },
-    Shape { name: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig", fields: &[
-        Field { number: 1, name: "http_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http1ProtocolOptions"), repeated: false },
-        Field { number: 2, name: "http2_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http2ProtocolOptions"), repeated: false },
-    ] },
-    Shape { name: "envoy.service.auth.v3.AttributeContext", fields: &[
-        Field { number: 1, name: "source", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.Peer"), repeated: false },
-        Field { number: 2, name: "destination", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.Peer"), repeated: false },
-        Field { number: 4, name: "request", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.Request"), repeated: false },
-        Field { number: 10, name: "context_extensions", kind: FieldKind::Map("envoy.service.auth.v3.AttributeContext.ContextExtensionsEntry"), repeated: true },
-        Field { number: 12, name: "tls_session", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.TLSSession"), repeated: false },
-    ] },
-    Shape { name: "envoy.service.auth.v3.AttributeContext.ContextExtensionsEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.service.auth.v3.AttributeContext.HttpRequest", fields: &[
-        Field { number: 1, name: "id", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "method", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "headers", kind: FieldKind::Map("envoy.service.auth.v3.AttributeContext.HttpRequest.HeadersEntry"), repeated: true },
-        Field { number: 4, name: "path", kind: FieldKind::Text, repeated: false },
-        Field { number: 5, name: "host", kind: FieldKind::Text, repeated: false },
-        Field { number: 6, name: "scheme", kind: FieldKind::Text, repeated: false },
-        Field { number: 7, name: "query", kind: FieldKind::Text, repeated: false },
-        Field { number: 8, name: "fragment", kind: FieldKind::Text, repeated: false },
-        Field { number: 9, name: "size", kind: FieldKind::Signed, repeated: false },
-        Field { number: 10, name: "protocol", kind: FieldKind::Text, repeated: false },
-        Field { number: 11, name: "body", kind: FieldKind::Text, repeated: false },
-        Field { number: 12, name: "raw_body", kind: FieldKind::Bytes, repeated: false },
-    ] },
-    Shape { name: "envoy.service.auth.v3.AttributeContext.HttpRequest.HeadersEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.service.auth.v3.AttributeContext.Peer", fields: &[
-        Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
-        Field { number: 2, name: "service", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "labels", kind: FieldKind::Map("envoy.service.auth.v3.AttributeContext.Peer.LabelsEntry"), repeated: true },
-        Field { number: 4, name: "principal", kind: FieldKind::Text, repeated: false },
-        Field { number: 5, name: "certificate", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.service.auth.v3.AttributeContext.Peer.LabelsEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.service.auth.v3.AttributeContext.Request", fields: &[
-        Field { number: 1, name: "time", kind: FieldKind::Message("google.protobuf.Timestamp"), repeated: false },
-        Field { number: 2, name: "http", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.HttpRequest"), repeated: false },
-    ] },
-    Shape { name: "envoy.service.auth.v3.AttributeContext.TLSSession", fields: &[
-        Field { number: 1, name: "sni", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.service.auth.v3.CheckRequest", fields: &[
-        Field { number: 1, name: "attributes", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext"), repeated: false },
-    ] },
-    Shape { name: "envoy.service.auth.v3.CheckResponse", fields: &[
-        Field { number: 1, name: "status", kind: FieldKind::Message("google.rpc.Status"), repeated: false },
-        Field { number: 2, name: "denied_response", kind: FieldKind::Message("envoy.service.auth.v3.DeniedHttpResponse"), repeated: false },
-        Field { number: 3, name: "ok_response", kind: FieldKind::Message("envoy.service.auth.v3.OkHttpResponse"), repeated: false },
-        Field { number: 5, name: "error_response", kind: FieldKind::Message("envoy.service.auth.v3.DeniedHttpResponse"), repeated: false },
-    ] },
-    Shape { name: "envoy.service.auth.v3.DeniedHttpResponse", fields: &[
-        Field { number: 1, name: "status", kind: FieldKind::Message("envoy.type.v3.HttpStatus"), repeated: false },
-        Field { number: 2, name: "headers", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
-        Field { number: 3, name: "body", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.service.auth.v3.OkHttpResponse", fields: &[
-        Field { number: 2, name: "headers", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
-        Field { number: 5, name: "headers_to_remove", kind: FieldKind::Text, repeated: true },
-        Field { number: 6, name: "response_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
-        Field { number: 7, name: "query_parameters_to_set", kind: FieldKind::Message("envoy.config.core.v3.QueryParameter"), repeated: true },
-        Field { number: 8, name: "query_parameters_to_remove", kind: FieldKind::Text, repeated: true },
-    ] },
-    Shape { name: "envoy.service.discovery.v3.DeltaDiscoveryRequest", fields: &[
-        Field { number: 1, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
-        Field { number: 2, name: "type_url", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "resource_names_subscribe", kind: FieldKind::Text, repeated: true },
-        Field { number: 4, name: "resource_names_unsubscribe", kind: FieldKind::Text, repeated: true },
-        Field { number: 5, name: "initial_resource_versions", kind: FieldKind::Map("envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry"), repeated: true },
-        Field { number: 6, name: "response_nonce", kind: FieldKind::Text, repeated: false },
-        Field { number: 7, name: "error_detail", kind: FieldKind::Message("google.rpc.Status"), repeated: false },
-    ] },
-    Shape { name: "envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.service.discovery.v3.DeltaDiscoveryResponse", fields: &[
-        Field { number: 1, name: "system_version_info", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "resources", kind: FieldKind::Message("envoy.service.discovery.v3.Resource"), repeated: true },
-        Field { number: 4, name: "type_url", kind: FieldKind::Text, repeated: false },
-        Field { number: 5, name: "nonce", kind: FieldKind::Text, repeated: false },
-        Field { number: 6, name: "removed_resources", kind: FieldKind::Text, repeated: true },
-        Field { number: 7, name: "control_plane", kind: FieldKind::Message("envoy.config.core.v3.ControlPlane"), repeated: false },
-    ] },
-    Shape { name: "envoy.service.discovery.v3.DiscoveryRequest", fields: &[
-        Field { number: 1, name: "version_info", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
-        Field { number: 3, name: "resource_names", kind: FieldKind::Text, repeated: true },
-        Field { number: 4, name: "type_url", kind: FieldKind::Text, repeated: false },
-        Field { number: 5, name: "response_nonce", kind: FieldKind::Text, repeated: false },
-        Field { number: 6, name: "error_detail", kind: FieldKind::Message("google.rpc.Status"), repeated: false },
-    ] },
-    Shape { name: "envoy.service.discovery.v3.DiscoveryResponse", fields: &[
-        Field { number: 1, name: "version_info", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "resources", kind: FieldKind::Message("google.protobuf.Any"), repeated: true },
-        Field { number: 4, name: "type_url", kind: FieldKind::Text, repeated: false },
-        Field { number: 5, name: "nonce", kind: FieldKind::Text, repeated: false },
-        Field { number: 6, name: "control_plane", kind: FieldKind::Message("envoy.config.core.v3.ControlPlane"), repeated: false },
-    ] },
-    Shape { name: "envoy.service.discovery.v3.Resource", fields: &[
-        Field { number: 1, name: "version", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "resource", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-        Field { number: 3, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "aliases", kind: FieldKind::Text, repeated: true },
-        Field { number: 6, name: "ttl", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-    ] },
-    Shape { name: "envoy.service.load_stats.v3.LoadStatsRequest", fields: &[
-        Field { number: 1, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
-        Field { number: 2, name: "cluster_stats", kind: FieldKind::Message("envoy.config.endpoint.v3.ClusterStats"), repeated: true },
-    ] },
-    Shape { name: "envoy.service.load_stats.v3.LoadStatsResponse", fields: &[
-        Field { number: 1, name: "clusters", kind: FieldKind::Text, repeated: true },
-        Field { number: 2, name: "load_reporting_interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-        Field { number: 3, name: "report_endpoint_granularity", kind: FieldKind::Bool, repeated: false },
-        Field { number: 4, name: "send_all_clusters", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.service.status.v3.ClientConfig", fields: &[
-        Field { number: 1, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
-        Field { number: 3, name: "generic_xds_configs", kind: FieldKind::Message("envoy.service.status.v3.ClientConfig.GenericXdsConfig"), repeated: true },
-    ] },
-    Shape { name: "envoy.service.status.v3.ClientConfig.GenericXdsConfig", fields: &[
-        Field { number: 1, name: "type_url", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "name", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "version_info", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "xds_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
-        Field { number: 5, name: "last_updated", kind: FieldKind::Message("google.protobuf.Timestamp"), repeated: false },
-        Field { number: 6, name: "config_status", kind: FieldKind::Signed, repeated: false },
-        Field { number: 7, name: "client_status", kind: FieldKind::Signed, repeated: false },
-        Field { number: 8, name: "error_state", kind: FieldKind::Message("envoy.admin.v3.UpdateFailureState"), repeated: false },
-    ] },
-    Shape { name: "envoy.service.status.v3.ClientStatusRequest", fields: &[
-        Field { number: 1, name: "node_matchers", kind: FieldKind::Message("envoy.type.matcher.v3.NodeMatcher"), repeated: true },
-        Field { number: 2, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
-        Field { number: 3, name: "exclude_resource_contents", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.service.status.v3.ClientStatusResponse", fields: &[
-        Field { number: 1, name: "config", kind: FieldKind::Message("envoy.service.status.v3.ClientConfig"), repeated: true },
-    ] },
-    Shape { name: "envoy.type.matcher.v3.ListMatcher", fields: &[
-        Field { number: 1, name: "one_of", kind: FieldKind::Message("envoy.type.matcher.v3.ValueMatcher"), repeated: false },
-    ] },
-    Shape { name: "envoy.type.matcher.v3.ListStringMatcher", fields: &[
-        Field { number: 1, name: "patterns", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: true },
-    ] },
-    Shape { name: "envoy.type.matcher.v3.MetadataMatcher", fields: &[
-        Field { number: 1, name: "filter", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "path", kind: FieldKind::Message("envoy.type.matcher.v3.MetadataMatcher.PathSegment"), repeated: true },
-        Field { number: 3, name: "value", kind: FieldKind::Message("envoy.type.matcher.v3.ValueMatcher"), repeated: false },
-        Field { number: 4, name: "invert", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.type.matcher.v3.MetadataMatcher.PathSegment", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.type.matcher.v3.NodeMatcher", fields: &[
-        Field { number: 1, name: "node_id", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
-        Field { number: 2, name: "node_metadatas", kind: FieldKind::Bytes, repeated: true },
-    ] },
-    Shape { name: "envoy.type.matcher.v3.PathMatcher", fields: &[
-        Field { number: 1, name: "path", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
-    ] },
-    Shape { name: "envoy.type.matcher.v3.RegexMatchAndSubstitute", fields: &[
-        Field { number: 1, name: "pattern", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatcher"), repeated: false },
-        Field { number: 2, name: "substitution", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.type.matcher.v3.RegexMatcher", fields: &[
-        Field { number: 1, name: "google_re2", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatcher.GoogleRE2"), repeated: false },
-        Field { number: 2, name: "regex", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.type.matcher.v3.RegexMatcher.GoogleRE2", fields: &[
-        Field { number: 1, name: "max_program_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-    ] },
-    Shape { name: "envoy.type.matcher.v3.StringMatcher", fields: &[
-        Field { number: 1, name: "exact", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "prefix", kind: FieldKind::Text, repeated: false },
-        Field { number: 3, name: "suffix", kind: FieldKind::Text, repeated: false },
-        Field { number: 5, name: "safe_regex", kind: FieldKind::Message("envoy.type.matcher.v3.RegexMatcher"), repeated: false },
-        Field { number: 7, name: "contains", kind: FieldKind::Text, repeated: false },
-        Field { number: 6, name: "ignore_case", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "envoy.type.matcher.v3.ValueMatcher", fields: &[
-        Field { number: 1, name: "null_match", kind: FieldKind::Message("envoy.type.matcher.v3.ValueMatcher.NullMatch"), repeated: false },
-        Field { number: 3, name: "string_match", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
-        Field { number: 4, name: "bool_match", kind: FieldKind::Bool, repeated: false },
-        Field { number: 5, name: "present_match", kind: FieldKind::Bool, repeated: false },
-        Field { number: 6, name: "list_match", kind: FieldKind::Message("envoy.type.matcher.v3.ListMatcher"), repeated: false },
-    ] },
-    Shape { name: "envoy.type.matcher.v3.ValueMatcher.NullMatch", fields: &[
-    ] },
-    Shape { name: "envoy.type.v3.FractionalPercent", fields: &[
-        Field { number: 1, name: "numerator", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 2, name: "denominator", kind: FieldKind::Signed, repeated: false },
-    ] },
-    Shape { name: "envoy.type.v3.HashPolicy", fields: &[
-        Field { number: 1, name: "source_ip", kind: FieldKind::Message("envoy.type.v3.HashPolicy.SourceIp"), repeated: false },
-        Field { number: 2, name: "filter_state", kind: FieldKind::Message("envoy.type.v3.HashPolicy.FilterState"), repeated: false },
-    ] },
-    Shape { name: "envoy.type.v3.HashPolicy.FilterState", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "envoy.type.v3.HashPolicy.SourceIp", fields: &[
-    ] },
-    Shape { name: "envoy.type.v3.HttpStatus", fields: &[
-        Field { number: 1, name: "code", kind: FieldKind::Signed, repeated: false },
-    ] },
-    Shape { name: "envoy.type.v3.Int32Range", fields: &[
-        Field { number: 1, name: "start", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "end", kind: FieldKind::Signed, repeated: false },
-    ] },
-    Shape { name: "envoy.type.v3.Int64Range", fields: &[
-        Field { number: 1, name: "start", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "end", kind: FieldKind::Signed, repeated: false },
-    ] },
-    Shape { name: "envoy.type.v3.Percent", fields: &[
-        Field { number: 1, name: "value", kind: FieldKind::Float, repeated: false },
-    ] },
-    Shape { name: "envoy.type.v3.SemanticVersion", fields: &[
-        Field { number: 1, name: "major_number", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 2, name: "minor_number", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 3, name: "patch", kind: FieldKind::Unsigned, repeated: false },
-    ] },
-    Shape { name: "envoy.type.v3.TokenBucket", fields: &[
-        Field { number: 1, name: "max_tokens", kind: FieldKind::Unsigned, repeated: false },
-        Field { number: 2, name: "tokens_per_fill", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
-        Field { number: 3, name: "fill_interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
-    ] },
-    Shape { name: "google.protobuf.Any", fields: &[
-        Field { number: 1, name: "type_url", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Bytes, repeated: false },
-    ] },
-    Shape { name: "google.protobuf.BoolValue", fields: &[
-        Field { number: 1, name: "value", kind: FieldKind::Bool, repeated: false },
-    ] },
-    Shape { name: "google.protobuf.BytesValue", fields: &[
-        Field { number: 1, name: "value", kind: FieldKind::Bytes, repeated: false },
-    ] },
-    Shape { name: "google.protobuf.DoubleValue", fields: &[
-        Field { number: 1, name: "value", kind: FieldKind::Float, repeated: false },
-    ] },
-    Shape { name: "google.protobuf.Duration", fields: &[
-        Field { number: 1, name: "seconds", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "nanos", kind: FieldKind::Signed, repeated: false },
-    ] },
-    Shape { name: "google.protobuf.Empty", fields: &[
-    ] },
-    Shape { name: "google.protobuf.FloatValue", fields: &[
-        Field { number: 1, name: "value", kind: FieldKind::Float, repeated: false },
-    ] },
-    Shape { name: "google.protobuf.Int32Value", fields: &[
-        Field { number: 1, name: "value", kind: FieldKind::Signed, repeated: false },
-    ] },
-    Shape { name: "google.protobuf.Int64Value", fields: &[
-        Field { number: 1, name: "value", kind: FieldKind::Signed, repeated: false },
-    ] },
-    Shape { name: "google.protobuf.ListValue", fields: &[
-        Field { number: 1, name: "values", kind: FieldKind::Message("google.protobuf.Value"), repeated: true },
-    ] },
-    Shape { name: "google.protobuf.StringValue", fields: &[
-        Field { number: 1, name: "value", kind: FieldKind::Text, repeated: false },
-    ] },
-    Shape { name: "google.protobuf.Struct", fields: &[
-        Field { number: 1, name: "fields", kind: FieldKind::Map("google.protobuf.Struct.FieldsEntry"), repeated: true },
-    ] },
-    Shape { name: "google.protobuf.Struct.FieldsEntry", fields: &[
-        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
-        Field { number: 2, name: "value", kind: FieldKind::Message("google.protobuf.Value"), repeated: false },
-    ] },
-    Shape { name: "google.protobuf.Timestamp", fields: &[
-        Field { number: 1, name: "seconds", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "nanos", kind: FieldKind::Signed, repeated: false },
-    ] },
-    Shape { name: "google.protobuf.UInt32Value", fields: &[
-        Field { number: 1, name: "value", kind: FieldKind::Unsigned, repeated: false },
-    ] },
-    Shape { name: "google.protobuf.UInt64Value", fields: &[
-        Field { number: 1, name: "value", kind: FieldKind::Unsigned, repeated: false },
-    ] },
-    Shape { name: "google.protobuf.Value", fields: &[
-        Field { number: 1, name: "null_value", kind: FieldKind::Signed, repeated: false },
-        Field { number: 2, name: "number_value", kind: FieldKind::Float, repeated: false },
-        Field { number: 3, name: "string_value", kind: FieldKind::Text, repeated: false },
-        Field { number: 4, name: "bool_value", kind: FieldKind::Bool, repeated: false },
-        Field { number: 5, name: "struct_value", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
-        Field { number: 6, name: "list_value", kind: FieldKind::Message("google.protobuf.ListValue"), repeated: false },
     ] },
 ];

@@ -61,11 +61,12 @@ impl Together {
 }
 
 fn together(tree: &Value) -> u64 {
+    let field = |(name, value): (&String, &Value)| match value {
+        Value::String(pattern) if name == "regex" => steps_of(pattern).unwrap_or(0),
+        value => together(value),
+    };
     match tree {
-        Value::Object(fields) => {
-            let own = fields.get("regex").and_then(Value::as_str).map_or(0, |pattern| steps_of(pattern).unwrap_or(0));
-            fields.values().map(together).fold(own, u64::saturating_add)
-        }
+        Value::Object(fields) => fields.iter().map(field).fold(0, u64::saturating_add),
         Value::Array(items) => items.iter().map(together).fold(0, u64::saturating_add),
         _ => 0,
     }

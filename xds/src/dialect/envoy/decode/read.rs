@@ -86,8 +86,10 @@ impl<'t> Fields<'t> {
     }
 
     fn find(&self, name: &str) -> Option<(&'t String, &'t Value)> {
-        let found = self.map.get_key_value(name);
-        if self.two_ways { found.or_else(|| self.map.get_key_value(&camel(name))) } else { found }
+        // A message has few fields, most of them of other lengths: to look at each takes less than to hash the name of one, and dozens are asked for.
+        let written = |name: &str| self.map.iter().find(|(written, _)| *written == name);
+        let found = written(name);
+        if self.two_ways { found.or_else(|| written(&camel(name))) } else { found }
     }
 
     /// A field without a meaning for what is done with requests: statistics, hints, what logs say.
